@@ -1,0 +1,1 @@
+"""The benchmark harness: tasks and tables. Talks to a running server, or works on stored records."""

@@ -1,0 +1,63 @@
+"""The contract of a process reward model (PRM)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from prm.aggregate import Aggregation
+
+
+class PRMError(Exception):
+    """The reward model could not score: it failed, or returned something that is not a score."""
+
+
+class PRMInputError(PRMError):
+    """The text cannot be scored as it is; `param` names the field and the message says what is allowed."""
+
+    def __init__(self, message: str, param: str = "steps") -> None:
+        super().__init__(message)
+        self.param = param
+
+
+@dataclass(frozen=True, slots=True)
+class StepScores:
+    """The scores of one solution."""
+
+    scores: tuple[float, ...]
+    """One score in [0, 1] for each step: P(the solution is right so far)."""
+    tokens: int = 0
+    """Tokens that the reward model computed for them: read and generated, without those from a cache."""
+
+    def __post_init__(self) -> None:
+        bad = [s for s in self.scores if not 0.0 <= s <= 1.0]
+        if bad:
+            raise PRMError(f"a step score is a number in [0, 1], got {bad[0]!r}")
+
+
+@runtime_checkable
+class ProcessRewardModel(Protocol):
+    """Scores solutions step by step."""
+
+    name: str
+    """What `tts.prm` calls it."""
+    aggregation: Aggregation
+    """How this family's step scores become one score unless a request says otherwise."""
+
+    async def score(self, question: str, solutions: Sequence[Sequence[str]]) -> list[StepScores]:
+        """Scores each solution (a list of steps) of `question`.
+
+        The order is kept and each result has exactly one score a step. Cancelling the call stops its work.
+
+        Raises:
+            PRMInputError: a solution has no steps, an empty step, or is longer than the model's context.
+            PRMError: the model failed.
+        """
+        ...
+
+
+def check_scores(solutions: Sequence[Sequence[str]], results: Sequence[StepScores]) -> None:
+    """Raises PRMError unless there is one result a solution and one score a step."""
+    got = [len(result.scores) for result in results]
+    want = [len(steps) for steps in solutions]
+    if got != want:
+        raise PRMError(f"the reward model returned {got} scores for solutions of {want} steps")

@@ -1,0 +1,89 @@
+"""Strategies: how to spend a budget on one task. Knows nothing of HTTP, vLLM or torch.
+
+A strategy is one file of this package with one decorated async generator. Its keyword arguments are its options:
+validation, `/v1/strategies` and the docs are derived from their annotations. Packages outside register through the
+entry point group `tts_server.strategies`, whose modules are imported like the files here.
+"""
+
+import inspect
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, create_model
+
+from strategies.base import Strategy
+
+__all__ = ["Entry", "get", "registry", "strategy"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_entries: dict[str, "Entry"] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A registered strategy and what is derived from its signature."""
+
+    name: str
+    run: Strategy
+    paper: str
+    scored: bool
+    """Whether it can use a reward model, and so takes `prm` and `aggregation`."""
+    continues: bool
+    """Whether it needs an engine that continues from token ids."""
+    options: type[BaseModel]
+
+    @property
+    def description(self) -> str:
+        return (inspect.getdoc(self.run) or "").partition("\n")[0]
+
+
+def strategy(name: str, *, paper: str, scored: bool = False, continues: bool = False) -> Callable[[F], F]:
+    """Registers an async generator of events as the strategy `name`.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def register(run: F) -> F:
+        if name in _entries:
+            raise ValueError(f"a strategy named {name!r} is registered already")
+        fields: dict[str, Any] = {
+            p.name: (p.annotation, p.default)
+            for p in inspect.signature(run, eval_str=True).parameters.values()
+            if p.kind is p.KEYWORD_ONLY
+        }
+        options = create_model(f"{name}_options", __config__=ConfigDict(extra="forbid", strict=True), **fields)
+        _entries[name] = Entry(name, run, paper, scored, continues, options)
+        return run
+
+    return register
+
+
+@cache
+def _load() -> None:
+    for module in pkgutil.iter_modules(__path__):
+        import_module(f"{__name__}.{module.name}")
+    for point in entry_points(group="tts_server.strategies"):
+        point.load()
+
+
+def registry() -> dict[str, Entry]:
+    """Every known strategy by name, sorted."""
+    _load()
+    return dict(sorted(_entries.items()))
+
+
+def get(name: str) -> Entry:
+    """The strategy `name`.
+
+    Raises:
+        KeyError: there is none of that name.
+    """
+    _load()
+    return _entries[name]

@@ -1,0 +1,187 @@
+"""The account: what a request may spend, what it has spent, and the one place that says stop."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Literal
+
+from prm import Aggregation, ProcessRewardModel, StepScores
+from prm.base import check_scores
+from strategies.base import Chunk, Engine, Prompt, Sampling, TokenIds
+
+StopReason = Literal["max_samples", "max_tokens", "max_prm_tokens", "deadline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What one request may spend; None is no limit."""
+
+    max_samples: int | None = None
+    """Samples that may be started."""
+    max_tokens: int | None = None
+    """Tokens that may be generated, over all branches."""
+    max_prm_tokens: int | None = None
+    """Tokens that the reward model may compute. A call that has begun is paid to its end."""
+    deadline_s: float | None = None
+    """Seconds from the request's arrival to its answer."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """What one request has cost, cancelled and failed branches included."""
+
+    prompt_tokens: int = 0
+    """The prompt of the first call, once."""
+    engine_prompt_tokens: int = 0
+    """Prompt tokens of every sample, cached ones included."""
+    cached_prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prm_tokens: int = 0
+    prm_calls: int = 0
+    samples: int = 0
+
+
+class BudgetSpent(Exception):
+    """No more of this can be bought; `reason` names the limit. A strategy answers with what it has."""
+
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(f"the budget's {reason} is spent")
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class Account:
+    """One request's budget and usage. Its engine and reward model count every token and stop when it is spent."""
+
+    budget: Budget = field(default_factory=Budget)
+    usage: Usage = field(default_factory=Usage)
+    stop_reason: StopReason | None = None
+    """The first limit that was reached."""
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def wall_s(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def seconds_left(self) -> float | None:
+        limit = self.budget.deadline_s
+        return None if limit is None else max(0.0, limit - self.wall_s)
+
+    @property
+    def tokens_left(self) -> int | None:
+        limit = self.budget.max_tokens
+        return None if limit is None else max(0, limit - self.usage.completion_tokens)
+
+    @property
+    def samples_left(self) -> int | None:
+        limit = self.budget.max_samples
+        return None if limit is None else max(0, limit - self.usage.samples)
+
+    def spent(self, *, prm: bool = False) -> StopReason | None:
+        """The limit that forbids another token (with `prm`: another scored token), if one does."""
+        if self.seconds_left == 0:
+            return "deadline"
+        if prm:
+            limit = self.budget.max_prm_tokens
+            return "max_prm_tokens" if limit is not None and self.usage.prm_tokens >= limit else None
+        return "max_tokens" if self.tokens_left == 0 else None
+
+    def stop(self, reason: StopReason) -> BudgetSpent:
+        """Notes the limit that was reached first."""
+        self.stop_reason = self.stop_reason or reason
+        return BudgetSpent(reason)
+
+    def meter(self, engine: Engine) -> Engine:
+        return MeteredEngine(engine, self)
+
+    def meter_prm(self, prm: ProcessRewardModel) -> ProcessRewardModel:
+        return MeteredPRM(prm, self)
+
+
+class MeteredEngine:
+    """An engine that pays from an account.
+
+    When the budget is spent in the middle of a call, the call is aborted and each sample that was still growing ends
+    with the finish reason `budget`; the iterator then ends as usual. A call that cannot begin at all raises
+    `BudgetSpent`; one that asks for more samples than are left gets those that are left.
+    """
+
+    def __init__(self, engine: Engine, account: Account) -> None:
+        self._engine = engine
+        self._account = account
+        self.model = engine.model
+        self.max_model_len = engine.max_model_len
+        self.continues = engine.continues
+
+    async def encode(self, prompt: Prompt) -> TokenIds:
+        return await self._engine.encode(prompt)
+
+    async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
+        account, usage = self._account, self._account.usage
+        n = self._admit(n)
+        first_call = usage.samples == 0
+        usage.samples += n
+        growing = set(range(n))
+        async with aclosing(self._engine.generate(prompt, sampling, n)) as chunks:
+            while growing and not (reason := account.spent()):
+                try:
+                    async with asyncio.timeout(account.seconds_left):
+                        chunk = await anext(chunks)
+                except TimeoutError:
+                    if not (reason := account.spent()):
+                        raise
+                    break
+                except StopAsyncIteration:
+                    raise RuntimeError(f"the engine ended its stream before {len(growing)} of {n} samples") from None
+                if first_call and chunk.prompt_tokens:
+                    usage.prompt_tokens, first_call = chunk.prompt_tokens, False
+                usage.engine_prompt_tokens += chunk.prompt_tokens
+                usage.cached_prompt_tokens += chunk.cached_tokens
+                usage.completion_tokens += chunk.completion_tokens
+                if chunk.finish_reason:
+                    growing.discard(chunk.index)
+                yield chunk
+        if growing and reason:
+            account.stop(reason)
+            for index in sorted(growing):
+                yield Chunk(index, finish_reason="budget")
+
+    def _admit(self, n: int) -> int:
+        if reason := self._account.spent():
+            raise self._account.stop(reason)
+        left = self._account.samples_left
+        if left is not None and left < n:
+            spent = self._account.stop("max_samples")
+            if left == 0:
+                raise spent
+            return left
+        return n
+
+
+class MeteredPRM:
+    """A reward model that pays from an account; raises `BudgetSpent` when it cannot, or at the deadline."""
+
+    def __init__(self, prm: ProcessRewardModel, account: Account) -> None:
+        self._prm = prm
+        self._account = account
+        self.name = prm.name
+        self.aggregation: Aggregation = prm.aggregation
+
+    async def score(self, question: str, solutions: Sequence[Sequence[str]]) -> list[StepScores]:
+        account = self._account
+        if reason := account.spent(prm=True):
+            raise account.stop(reason)
+        account.usage.prm_calls += 1
+        try:
+            async with asyncio.timeout(account.seconds_left):
+                results = await self._prm.score(question, solutions)
+        except TimeoutError:
+            if account.seconds_left == 0:
+                raise account.stop("deadline") from None
+            raise
+        account.usage.prm_tokens += sum(result.tokens for result in results)
+        check_scores(solutions, results)
+        return results

@@ -1,0 +1,1 @@
+"""Engines: what generates. One engine is one file."""
