@@ -34,6 +34,8 @@ class Usage:
 
     prompt_tokens: int = 0
     """The prompt of the first call, once."""
+    cached_tokens: int = 0
+    """Those of `prompt_tokens` that came from the engine's prefix cache."""
     engine_prompt_tokens: int = 0
     """Prompt tokens of every sample, cached ones included."""
     cached_prompt_tokens: int = 0
@@ -137,7 +139,8 @@ class MeteredEngine:
                 except StopAsyncIteration:
                     raise RuntimeError(f"the engine ended its stream before {len(growing)} of {n} samples") from None
                 if first_call and chunk.prompt_tokens:
-                    usage.prompt_tokens, first_call = chunk.prompt_tokens, False
+                    usage.prompt_tokens, usage.cached_tokens = chunk.prompt_tokens, chunk.cached_tokens
+                    first_call = False
                 usage.engine_prompt_tokens += chunk.prompt_tokens
                 usage.cached_prompt_tokens += chunk.cached_tokens
                 usage.completion_tokens += chunk.completion_tokens

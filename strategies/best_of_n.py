@@ -1,0 +1,59 @@
+"""Best-of-N: sample many, let a reward model choose (Cobbe et al. 2110.14168; Lightman et al. 2305.20050)."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Annotated
+
+from pydantic import Field
+
+from prm import Aggregation, ProcessRewardModel
+from strategies import strategy
+from strategies.base import Engine, Event, Incumbent, Progress, Sample, Selector, Task
+from strategies.budget import Account, BudgetSpent
+from strategies.prompts import Examples, SystemPrompt, prompted
+from strategies.sampling import candidates_of, draw, elect, refuse_choices, refuse_unscored, scored
+
+SampleCount = Annotated[int, Field(ge=1, le=4096, description="Samples to draw.")]
+HowToAggregate = Annotated[
+    Aggregation | None, Field(description="Step scores to one score; null is the reward model's own default.")
+]
+
+
+@strategy("best_of_n", paper="2110.14168, 2305.20050", scored=True)
+async def best_of_n(
+    task: Task,
+    engine: Engine,
+    prm: ProcessRewardModel | None,
+    account: Account,
+    *,
+    n: SampleCount = 8,
+    selector: Annotated[
+        Selector,
+        Field(
+            description="best: the highest score; weighted: the answer with the highest sum of scores; majority: the "
+            "most frequent answer, without scores."
+        ),
+    ] = "best",
+    aggregation: HowToAggregate = None,
+    system_prompt: SystemPrompt = None,
+    examples: Examples = None,
+) -> AsyncIterator[Event]:
+    """Draws n samples and returns the one that the reward model, or a vote weighted by it, prefers."""
+    refuse_choices(task, n)
+    refuse_unscored(prm, selector)
+    task = prompted(task, system_prompt, examples)
+    samples: list[Sample] = []
+    async with aclosing(draw(task, engine, n, samples)) as progress:
+        async for line in progress:
+            yield line
+    candidates = candidates_of(samples)
+    if prm and selector != "majority":
+        unscored = await elect(candidates, "majority")
+        yield Incumbent(unscored.best)
+        try:
+            candidates = await scored(task, candidates, prm, aggregation)
+            yield Progress(f"{len(candidates)} candidates are scored by {prm.name}")
+        except BudgetSpent:
+            # Without scores the vote falls back to the majority, which the incumbent leads.
+            yield Progress("no budget is left for scores: the majority decides")
+    yield await elect(candidates, selector)

@@ -1,0 +1,113 @@
+"""What the strategies that draw whole solutions share: draw, score, vote."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from prm import Aggregation, ProcessRewardModel, aggregate, split_steps
+from strategies.answers import canonical, extract, vote
+from strategies.base import Candidate, Chunk, Engine, Final, Progress, Refused, Sample, Sampling, Selector, Task
+from strategies.budget import BudgetSpent
+
+TEMPERATURE = 0.8
+"""Of samples that must differ, where the request gives none (search-and-learn's recipes)."""
+
+
+async def draw(task: Task, engine: Engine, n: int, samples: list[Sample]) -> AsyncGenerator[Progress, None]:
+    """Draws n samples in one engine call and appends them to `samples`, telling of each that ends.
+
+    A call that fails after some samples ended keeps those, and the others end with the error; the budget may leave
+    fewer than n, or none.
+
+    Raises:
+        Exception: the first cause, if no sample came to anything.
+    """
+    drawn: dict[int, Sample] = {}
+    sampling = with_temperature(task.sampling) if n > 1 else task.sampling
+    try:
+        async with aclosing(engine.generate(task.prompt, sampling, n)) as chunks:
+            async for chunk in chunks:
+                if not drawn:
+                    yield Progress(f"{n} samples are under way")
+                drawn.setdefault(chunk.index, Sample()).chunks.append(chunk)
+                if chunk.finish_reason:
+                    yield Progress(told(chunk, drawn[chunk.index]))
+    except BudgetSpent:
+        pass
+    except Exception as error:
+        for index, sample in drawn.items():
+            if sample.finish_reason is None:
+                sample.chunks.append(Chunk(index, finish_reason="error", error=error))
+        if not any(succeeded(sample) for sample in drawn.values()):
+            raise
+    samples += [drawn[index] for index in sorted(drawn)]
+    raise_if_all_failed(samples)
+
+
+def raise_if_all_failed(samples: Sequence[Sample]) -> None:
+    """Raises the first cause if there are samples and none of them came to anything."""
+    causes = [sample.chunks[-1].error for sample in samples if not succeeded(sample)]
+    if causes and len(causes) == len(samples):
+        raise causes[0] or RuntimeError("the engine gave no cause")
+
+
+def succeeded(sample: Sample) -> bool:
+    return sample.finish_reason not in (None, "error")
+
+
+def told(chunk: Chunk, sample: Sample) -> str:
+    answer = extract(sample.text, truncated=not sample.finished)
+    said = f"answers {answer}" if answer is not None else "gives no answer"
+    return f"sample {chunk.index + 1} ({chunk.finish_reason}, {sample.completion_tokens} tokens) {said}"
+
+
+def with_temperature(sampling: Sampling) -> Sampling:
+    return sampling if sampling.temperature is not None else replace(sampling, temperature=TEMPERATURE)
+
+
+def candidates_of(samples: Sequence[Sample]) -> list[Candidate]:
+    """Each sample with its answer; an empty unfinished one where the budget left none."""
+    if not samples:
+        return [Candidate(Sample([Chunk(0, finish_reason="budget")]))]
+    return [Candidate(s, extract(s.text, truncated=not s.finished) if succeeded(s) else None) for s in samples]
+
+
+async def scored(
+    task: Task, candidates: Sequence[Candidate], prm: ProcessRewardModel, aggregation: Aggregation | None
+) -> list[Candidate]:
+    """The candidates with their step scores and score; all in one call. Those without text have none."""
+    steps = [split_steps(c.text) if succeeded(c.sample) else () for c in candidates]
+    results = iter(await prm.score(task.question, [s for s in steps if s])) if any(steps) else iter(())
+    how = aggregation or prm.aggregation
+    marked = list(candidates)
+    for i, candidate in enumerate(candidates):
+        if steps[i]:
+            scores = next(results).scores
+            marked[i] = replace(candidate, step_scores=scores, score=aggregate(scores, how))
+    return marked
+
+
+async def elect(candidates: Sequence[Candidate], selector: Selector | None) -> Final:
+    """The end of a search: votes, weights and ranking."""
+    answers = [c.answer for c in candidates]
+    known = iter(await canonical([a for a in answers if a is not None]))
+    keys = [None if a is None else next(known) for a in answers]
+    outcome = vote(candidates, keys, selector or "majority")
+    weighed = tuple(replace(c, weight=w) for c, w in zip(candidates, outcome.weights, strict=True))
+    return Final(weighed, outcome.ranking, selector, outcome.confidence, outcome.votes)
+
+
+def refuse_choices(task: Task, n: int) -> None:
+    """Raises Refused when the client wants more answers back than are sampled."""
+    if task.choices > n:
+        raise Refused(f"n is at most the strategy's own n ({n}), got {task.choices}", "n")
+
+
+def refuse_unscored(prm: ProcessRewardModel | None, selector: Selector) -> None:
+    """Raises Refused when the selector needs scores and there is nothing that scores."""
+    if selector != "majority" and prm is None:
+        raise Refused(
+            f"the selector {selector!r} needs a reward model and none is loaded; use 'majority' or start the server "
+            "with --prm",
+            "tts.selector",
+        )

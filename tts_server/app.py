@@ -1,0 +1,148 @@
+"""The composition root: the only place that sees everything."""
+
+import importlib
+import logging
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+import strategies
+from prm import ProcessRewardModel
+from tts_server import __version__
+from tts_server.config import ConfigError, Settings
+from tts_server.engines.base import ServedEngine
+from tts_server.handlers import HANDLERS
+from tts_server.middleware import Auth, BodyLimit, Gate, RequestId, read_keys
+from tts_server.routes import chat, health, models, prm
+from tts_server.routes import strategies as strategies_route
+from tts_server.service import Service
+
+log = logging.getLogger(__name__)
+
+
+def create_app(
+    engine: ServedEngine, prms: Sequence[ProcessRewardModel] = (), settings: Settings | None = None
+) -> FastAPI:
+    """The server's routes around an engine.
+
+    Args:
+        engine: whoever runs the app starts and closes it.
+        prms: the reward models that requests may name; the first is the default.
+        settings: the defaults if not given.
+
+    Raises:
+        ConfigError: the settings name a strategy, an option or a key file that is not there.
+    """
+    settings = settings or Settings()
+    check_presets(settings)
+    service = Service(engine, {prm.name: prm for prm in prms}, settings, created=int(time.time()))
+
+    app = FastAPI(
+        title="tts-server",
+        version=__version__,
+        summary="An OpenAI-compatible server that spends inference compute on better answers.",
+        # Outermost first.
+        middleware=[
+            Middleware(RequestId),
+            Middleware(Auth, keys=read_keys(settings.api_key_file)),
+            Middleware(BodyLimit, limit=settings.max_body_bytes),
+            Middleware(Gate, limit=settings.max_requests),
+        ],
+        exception_handlers=dict(HANDLERS),
+    )
+    app.state.service = service
+    for routes in (chat, models, strategies_route, prm, health):
+        app.include_router(routes.router)
+    return app
+
+
+def check_presets(settings: Settings) -> None:
+    """Raises ConfigError unless every preset, effort and the default stand for a strategy with right options."""
+    known = strategies.registry()
+    for name, preset in settings.presets.items():
+        if preset.strategy not in known:
+            raise ConfigError(
+                f"presets.{name}.strategy: unknown strategy {preset.strategy!r}; known: {', '.join(known)}"
+            )
+        try:
+            known[preset.strategy].options.model_validate(preset.options)
+        except ValueError as error:
+            raise ConfigError(f"presets.{name}: {error}") from None
+    names = {**settings.presets, **known}
+    for key, name in [
+        *((f"efforts.{e}", p) for e, p in settings.efforts.items()),
+        ("default_preset", settings.default_preset),
+    ]:
+        if name not in names:
+            raise ConfigError(f"{key}: unknown preset or strategy {name!r}; known: {', '.join(names)}")
+
+
+def build_engine(settings: Settings) -> ServedEngine:
+    """The configured engine, not started yet; `auto` takes vLLM where it imports, else Transformers, and says why.
+
+    Raises:
+        ConfigError: nothing here can generate.
+    """
+    kind = settings.engine if settings.engine != "auto" else choose_engine()
+    if kind == "fake":
+        from tts_server.engines.fake import FakeEngine  # noqa: PLC0415
+
+        return FakeEngine(model=settings.served_name or "fake", max_model_len=settings.max_model_len or 32768)
+    if kind == "openai":
+        from tts_server.engines.openai_http import OpenAIEngine  # noqa: PLC0415
+
+        key = settings.upstream_api_key.get_secret_value() if settings.upstream_api_key else None
+        return OpenAIEngine(
+            str(settings.upstream), name=settings.served_name, upstream_model=settings.model, api_key=key
+        )
+    from tts_server.catalog import resolve  # noqa: PLC0415
+
+    name = settings.served_name or settings.model
+    path = str(resolve(settings.model))
+    if kind == "vllm":
+        from tts_server.engines.vllm import VLLMEngine  # noqa: PLC0415
+
+        return VLLMEngine(path, name=name, max_model_len=settings.max_model_len, args=settings.engine_args)
+    from tts_server.engines.transformers import TransformersEngine  # noqa: PLC0415
+
+    return TransformersEngine(path, name=name, max_model_len=settings.max_model_len, args=settings.engine_args)
+
+
+def choose_engine() -> str:
+    """`vllm` or `transformers`, whichever can be imported first."""
+    try:
+        importlib.import_module("vllm")
+    except ImportError as error:
+        why = "vLLM is not installed" if find_spec("vllm") is None else f"vLLM does not import ({error})"
+        if find_spec("transformers") is None or find_spec("torch") is None:
+            raise ConfigError(
+                f"engine: {why} and neither is Transformers; install one: pip install 'tts-server[vllm]' for a GPU, "
+                "`make install` for a CPU, 'tts-server[transformers]' for anything"
+            ) from None
+        log.warning("engine: transformers, because %s", why)
+        return "transformers"
+    log.info("engine: vllm, because it is installed")
+    return "vllm"
+
+
+def build_prms(settings: Settings, engine: ServedEngine) -> list[ProcessRewardModel]:
+    """The configured reward models, the default first.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if settings.prm == "none":
+        return []
+    if settings.prm == "fake":
+        from prm.fake import FakePRM  # noqa: PLC0415
+
+        return [FakePRM()]
+    if settings.prm == "judge":
+        from prm.judge import Judge  # noqa: PLC0415
+        from tts_server.verifier import Verifier  # noqa: PLC0415
+
+        return [Judge(Verifier(engine))]
+    raise ConfigError(f"prm: unknown reward model {settings.prm!r}; known: judge, fake, none")

@@ -1,0 +1,148 @@
+"""The server's configuration: flags over environment (`TTS_SERVER_…`) over a TOML file over these defaults.
+
+Checked once, at start; a key that is not known fails with its name. Nothing else reads the environment.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+ENV_PREFIX = "TTS_SERVER_"
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+EngineName = Literal["auto", "vllm", "openai", "transformers", "fake"]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message names the key."""
+
+
+class BudgetConfig(BaseModel):
+    """What one request may spend, as `strategies.budget.Budget` says it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    max_samples: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1)
+    max_prm_tokens: int | None = Field(None, ge=1)
+    deadline_s: float | None = Field(None, gt=0)
+
+
+class Preset(BaseModel):
+    """A strategy with options and a budget, under a name; the strategy's options stand beside the fields."""
+
+    model_config = ConfigDict(extra="allow")
+
+    strategy: str
+    budget: BudgetConfig = BudgetConfig()
+    prm: str | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+def _effort_presets() -> dict[str, Preset]:
+    sizes = {"low": 4, "medium": 8, "high": 16, "xhigh": 32}
+    return {name: Preset.model_validate({"strategy": "self_consistency", "n": n}) for name, n in sizes.items()}
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", use_attribute_docstrings=True
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(8000, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+    model: str = "qwen2.5-coder-0.5b-instruct"
+    """A name of the catalog, a local directory or a hub id."""
+    served_name: str | None = None
+    """What clients call the model; its own name if not given."""
+    engine: EngineName = "auto"
+    """What generates."""
+    engine_args: dict[str, Any] = Field(default_factory=dict)
+    """Handed to the engine as they are, for vLLM its engine arguments."""
+    max_model_len: int | None = Field(None, ge=16)
+    """Tokens of prompt and completion together; the model's own limit if not given."""
+    upstream: str | None = None
+    """Base URL of the OpenAI-compatible upstream of the engine `openai`."""
+    upstream_api_key: SecretStr | None = None
+    """The key that goes to the upstream, and nowhere else."""
+    prm: str = "judge"
+    """The reward model: `judge` (the policy itself), `fake` or `none`."""
+    api_key_file: Path | None = None
+    """File of API keys, one a line; without it no key is asked for."""
+    max_body_bytes: int = Field(32 * 2**20, ge=1024)
+    """Larger requests are refused."""
+    max_requests: int = Field(1024, ge=1)
+    """Requests under way at once; more are refused with 429."""
+    max_request: BudgetConfig = BudgetConfig(max_samples=256)
+    """The most that any request may spend, whatever it asks for."""
+    grace_s: float = Field(30.0, ge=0)
+    """Seconds that requests under way get to end when the server is told to stop."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is logged."""
+    presets: dict[str, Preset] = Field(default_factory=dict)
+    """Named strategies with options and budget, beside `low`, `medium`, `high` and `xhigh`."""
+    efforts: dict[Effort, str] = Field(default_factory=dict)
+    """Which preset or strategy each `reasoning_effort` stands for; the preset of its name unless said here."""
+    default_preset: str = "single"
+    """The preset or strategy of requests that name none."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Settings":
+        if self.engine == "openai" and not self.upstream:
+            raise ValueError("upstream: the engine 'openai' needs the upstream's base URL")
+        self.presets = {**_effort_presets(), **self.presets}
+        named = {e: e for e in ("low", "medium", "high", "xhigh")}
+        self.efforts = {"none": "single", "minimal": "single", **named, **self.efforts}  # type: ignore[dict-item]
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load(config: Path | None = None, **flags: Any) -> Settings:
+    """Reads the configuration; flags that are None count as not given.
+
+    Raises:
+        ConfigError: a key is unknown or a value is wrong; the message names every one.
+    """
+    if config is not None and not config.is_file():
+        raise ConfigError(f"the configuration file {config} does not exist")
+    known = {(ENV_PREFIX + name).upper() for name in Settings.model_fields}
+    for name in os.environ:
+        # Settings under a nested key carry its name and two underscores.
+        if name.startswith(ENV_PREFIX) and name.split("__")[0] not in known | {ENV_PREFIX + "CACHE"}:
+            raise ConfigError(f"unknown environment variable {name}; known: {', '.join(sorted(known))}")
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=config)
+
+    try:
+        return FromFile(**{key: value for key, value in flags.items() if value is not None})
+    except ValidationError as error:
+        raise ConfigError("; ".join(_told(e) for e in error.errors())) from None
+    except ValueError as error:
+        raise ConfigError(f"{config}: {error}") from None
+
+
+def _told(error: Any) -> str:
+    key = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {key!r}; known: {', '.join(Settings.model_fields)}"
+    return f"{key}: {error['msg']}" if key else str(error["msg"])

@@ -1,0 +1,185 @@
+"""Request to task, strategy and budget."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+import strategies
+from prm import ProcessRewardModel
+from strategies.base import Event, Prompt, Sampling, Task
+from strategies.budget import Account, Budget
+from tts_server.config import BudgetConfig, Preset
+from tts_server.errors import EngineUnavailable, InvalidRequest, ModelNotFound, UnsupportedParameter
+from tts_server.protocol import TTS, ChatRequest
+from tts_server.service import Service
+
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One request, ready to run."""
+
+    strategy: str
+    choices: int
+    account: Account
+    run: Callable[[], AsyncIterator[Event]]
+
+
+def plan(request: ChatRequest, service: Service) -> Plan:
+    """What to do for a request.
+
+    Raises:
+        APIError: the model or strategy is not known, an option is wrong, or the engine cannot do it.
+    """
+    if not service.engine.healthy:
+        raise EngineUnavailable("The engine is not up; it is being started again.")
+    preset = choose(request, service)
+    entry = strategies.registry()[preset.strategy]
+    if entry.continues and not service.engine.continues:
+        raise UnsupportedParameter(
+            f"the strategy {entry.name!r} continues from token ids, which the engine of {service.engine.model!r} "
+            "does not take",
+            param="tts.strategy",
+        )
+    limit = service.settings.max_request
+    options = check_options(entry, preset.options, limit.max_samples)
+    prm = reward_model(preset.prm, entry, service)
+    task = task_of(request)
+    if limit.max_samples is not None and task.choices > limit.max_samples:
+        raise InvalidRequest(f"n is at most {limit.max_samples} on this server, got {task.choices}", param="n")
+    account = Account(budget_of(preset.budget, limit))
+
+    def run() -> AsyncIterator[Event]:
+        metered = account.meter_prm(prm) if prm else None
+        return entry.run(task, account.meter(service.engine), metered, account, **options)
+
+    return Plan(entry.name, task.choices, account, run)
+
+
+def choose(request: ChatRequest, service: Service) -> Preset:
+    """The preset that the model's alias, `tts`, the effort or the server's default names, with `tts` laid over it."""
+    tts = request.tts or TTS()
+    alias = alias_of(request.model, service)
+    if tts.strategy is not None and tts.strategy not in strategies.registry():
+        known = ", ".join(strategies.registry())
+        raise InvalidRequest(f"unknown strategy {tts.strategy!r}; known: {known}", param="tts.strategy")
+    settings = service.settings
+    effort = settings.efforts[request.reasoning_effort] if request.reasoning_effort and not request.tts else None
+    base = named(alias or tts.strategy or effort or settings.default_preset, service)
+    if tts.strategy not in (None, base.strategy):
+        raise InvalidRequest(
+            f"the model {request.model!r} stands for the strategy {base.strategy!r}, but tts.strategy is "
+            f"{tts.strategy!r}",
+            param="tts.strategy",
+        )
+    asked = tts.budget.model_dump(exclude_none=True)
+    budget = base.budget.model_copy(update=asked)
+    return Preset.model_validate(
+        {**base.options, **tts.options, "strategy": base.strategy, "budget": budget, "prm": tts.prm or base.prm}
+    )
+
+
+def named(name: str, service: Service) -> Preset:
+    """The preset or strategy of this name; a preset hides a strategy of the same name."""
+    return service.settings.presets.get(name) or Preset(strategy=name)
+
+
+def alias_of(model: str, service: Service) -> str | None:
+    """What stands behind the `@` of a served model's name.
+
+    Raises:
+        ModelNotFound: neither the model nor an alias of it.
+    """
+    known = model_ids(service)
+    if model not in known:
+        raise ModelNotFound(model, known)
+    return model.removeprefix(service.engine.model).removeprefix("@") or None
+
+
+def model_ids(service: Service) -> list[str]:
+    """The model and its aliases, one for each preset and strategy."""
+    model = service.engine.model
+    names = {**service.settings.presets, **strategies.registry()}
+    return [model, *(f"{model}@{name}" for name in sorted(names))]
+
+
+def check_options(entry: strategies.Entry, options: dict[str, Any], max_samples: int | None) -> dict[str, Any]:
+    """The strategy's options, typed and complete."""
+    try:
+        checked: BaseModel = entry.options.model_validate(options)
+    except ValidationError as error:
+        raise wrong_option(entry, error) from None
+    n = getattr(checked, "n", None)
+    if n is not None and max_samples is not None and n > max_samples:
+        raise InvalidRequest(f"tts.n is at most {max_samples} on this server, got {n}", param="tts.n")
+    return {name: getattr(checked, name) for name in entry.options.model_fields}
+
+
+def wrong_option(entry: strategies.Entry, error: ValidationError) -> InvalidRequest:
+    first = error.errors(include_url=False)[0]
+    field = ".".join(["tts", *map(str, first["loc"])])
+    if first["type"] == "extra_forbidden":
+        allowed = ", ".join([*entry.options.model_fields, "strategy", "budget", "prm", "return_candidates"])
+        return InvalidRequest(f"unknown option {field!r} of strategy {entry.name!r}; allowed: {allowed}", param=field)
+    return InvalidRequest(f"{field}: {first['msg']}, got {str(first['input'])[:80]!r}", param=field)
+
+
+def reward_model(name: str | None, entry: strategies.Entry, service: Service) -> ProcessRewardModel | None:
+    """The reward model that scores this request; None where none is loaded."""
+    if name is not None and not entry.scored:
+        raise InvalidRequest(f"the strategy {entry.name!r} uses no reward model", param="tts.prm")
+    if name is not None and name not in service.prms:
+        known = ", ".join(service.prms) or "none is loaded"
+        raise InvalidRequest(f"unknown reward model {name!r}; known: {known}", param="tts.prm")
+    wanted = name or service.default_prm
+    return service.prms[wanted] if wanted and entry.scored else None
+
+
+def budget_of(asked: BudgetConfig, limit: BudgetConfig) -> Budget:
+    """What was asked for, within what the server allows."""
+
+    def least(*values: Number | None) -> Number | None:
+        return min((v for v in values if v is not None), default=None)
+
+    return Budget(
+        max_samples=least(asked.max_samples, limit.max_samples),
+        max_tokens=least(asked.max_tokens, limit.max_tokens),
+        max_prm_tokens=least(asked.max_prm_tokens, limit.max_prm_tokens),
+        deadline_s=least(asked.deadline_s, limit.deadline_s),
+    )
+
+
+def task_of(request: ChatRequest) -> Task:
+    """The chat and how to sample it."""
+    stop = request.stop or ()
+    template = dict(request.chat_template_kwargs or {})
+    template["continue_final_message"] = request.continue_final_message
+    template["add_generation_prompt"] = request.add_generation_prompt and not request.continue_final_message
+    constrained = request.response_format and request.response_format.type != "text"
+    return Task(
+        Prompt(tuple(m.model_dump(exclude_none=True) for m in request.messages), template=template),
+        Sampling(
+            max_tokens=request.max_completion_tokens or request.max_tokens,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            top_k=request.top_k,
+            min_p=request.min_p,
+            presence_penalty=request.presence_penalty,
+            frequency_penalty=request.frequency_penalty,
+            repetition_penalty=request.repetition_penalty,
+            logit_bias={int(k): v for k, v in request.logit_bias.items()} if request.logit_bias else None,
+            seed=request.seed,
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            stop_token_ids=tuple(request.stop_token_ids or ()),
+            min_tokens=request.min_tokens,
+            ignore_eos=request.ignore_eos,
+            logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+            structured=request.response_format.model_dump(by_alias=True, exclude_none=True)
+            if request.response_format and constrained
+            else None,
+        ),
+        choices=request.n or 1,
+    )

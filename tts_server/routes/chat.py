@@ -1,0 +1,26 @@
+"""`POST /v1/chat/completions`."""
+
+from fastapi import APIRouter, Request, Response
+
+from tts_server.lifetime import ChatReply
+from tts_server.plan import plan
+from tts_server.protocol import ChatRequest
+from tts_server.reply import Envelope
+
+router = APIRouter()
+
+
+@router.post("/v1/chat/completions")
+async def chat(request: Request, body: ChatRequest) -> Response:
+    """Answers a chat with the strategy that it asks for."""
+    planned = plan(body, request.app.state.service)
+    envelope = Envelope(
+        model=body.model,
+        strategy=planned.strategy,
+        account=planned.account,
+        choices=planned.choices,
+        logprobs=bool(body.logprobs),
+        return_candidates=bool(body.tts and body.tts.return_candidates),
+        include_usage=bool(body.stream_options and body.stream_options.include_usage),
+    )
+    return ChatReply(planned, envelope, bool(body.stream))

@@ -1,0 +1,71 @@
+"""The process: an engine and the HTTP server around it, from start to the last drained request."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from tts_server.config import Settings
+from tts_server.service import Service
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+async def serve(app: FastAPI, settings: Settings, on_ready: Callable[[str], None]) -> None:
+    """Runs until a signal; then requests under way get `grace_s` to end, a second signal ends them at once.
+
+    Args:
+        app: as `create_app` made it.
+        settings: where to listen.
+        on_ready: called with the base URL once requests are answered.
+    """
+    service: Service = app.state.service
+    loop, starting = asyncio.get_running_loop(), asyncio.current_task()
+    for number in SIGNALS:
+        loop.add_signal_handler(number, starting.cancel if starting else loop.stop)
+    try:
+        await service.engine.start()
+        await _Server(app, settings, on_ready).serve()
+    finally:
+        await service.engine.close()
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn with its signals kept inside: it raises them again when it ends, before the engine is closed."""
+
+    def __init__(self, app: FastAPI, settings: Settings, on_ready: Callable[[str], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                access_log=False,
+                lifespan="off",
+                log_level="warning",
+                timeout_graceful_shutdown=round(settings.grace_s),
+                server_header=False,
+            )
+        )
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            self._on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
