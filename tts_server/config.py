@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 ENV_PREFIX = "TTS_SERVER_"
@@ -28,6 +29,18 @@ class BudgetConfig(BaseModel):
     max_tokens: int | None = Field(None, ge=1)
     max_prm_tokens: int | None = Field(None, ge=1)
     deadline_s: float | None = Field(None, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, given: Any) -> Any:
+        unknown = sorted(given.keys() - cls.model_fields.keys()) if isinstance(given, dict) else []
+        if unknown:
+            raise PydanticCustomError(
+                "unknown_key",
+                "unknown key {field}; allowed: {allowed}",
+                {"field": unknown[0], "allowed": ", ".join(cls.model_fields)},
+            )
+        return given
 
 
 class Preset(BaseModel):

@@ -1,0 +1,40 @@
+"""What every test runs under: no network beyond this machine, and no real engine unless marked `real`."""
+
+import importlib.abc
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+
+class _NoRealEngine(importlib.abc.MetaPathFinder):
+    """Refuses to import vLLM."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> None:
+        if name == "vllm":
+            raise ImportError("a test that is not marked `real` may not import vllm")
+
+
+@pytest.fixture(autouse=True)
+def no_outside(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Only loopback can be reached, and only tests marked `real` can import a real engine."""
+    if request.node.get_closest_marker("real"):
+        yield
+        return
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        host = address[0] if isinstance(address, tuple) else ""
+        if self.family != socket.AF_UNIX and not host.startswith("127.") and host not in ("::1", "localhost"):
+            raise OSError(f"a test may not connect to {host}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    finder = _NoRealEngine()
+    if "vllm" not in sys.modules:
+        sys.meta_path.insert(0, finder)
+    yield
+    if finder in sys.meta_path:
+        sys.meta_path.remove(finder)

@@ -1,0 +1,73 @@
+"""What many tests need: a server around a scripted engine, and the shapes of its answers."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import uvicorn
+
+from prm import ProcessRewardModel
+from tts_server.app import create_app
+from tts_server.config import Settings
+from tts_server.engines.base import ServedEngine
+from tts_server.engines.fake import FakeEngine
+
+QUESTION = [{"role": "user", "content": "What is 2 + 2?"}]
+
+
+@asynccontextmanager
+async def serving(
+    engine: ServedEngine | None = None,
+    prms: Sequence[ProcessRewardModel] = (),
+    settings: Settings | None = None,
+    headers: dict[str, str] | None = None,
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a server on a free port of this machine, in this event loop."""
+    app = create_app(engine or FakeEngine(), prms, settings)
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, lifespan="off", log_level="warning", access_log=False)
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server._serve())
+    while not server.started:
+        await asyncio.sleep(0.005)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30, limits=limits
+        ) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        await task
+
+
+def body(**fields: Any) -> dict[str, Any]:
+    """A request that asks the fake engine one question."""
+    return {"model": "fake", "messages": QUESTION} | fields
+
+
+async def ask(client: httpx.AsyncClient, **fields: Any) -> httpx.Response:
+    return await client.post("/v1/chat/completions", json=body(**fields))
+
+
+async def frames(client: httpx.AsyncClient, **fields: Any) -> list[dict[str, Any]]:
+    """The chunks of a streamed answer, which must end with [DONE]."""
+    seen: list[str] = []
+    async with client.stream("POST", "/v1/chat/completions", json=body(stream=True, **fields)) as response:
+        assert response.status_code == 200, await response.aread()
+        assert response.headers["content-type"].startswith("text/event-stream")
+        text = (await response.aread()).decode()
+    for event in text.removesuffix("\n\n").split("\n\n"):
+        assert event.startswith("data: ")
+        seen.append(event.removeprefix("data: "))
+    assert seen.pop() == "[DONE]"
+    return [json.loads(data) for data in seen]
+
+
+def content(chunks: Sequence[dict[str, Any]], index: int = 0, key: str = "content") -> str:
+    """The text that a choice's deltas carry."""
+    choices = [choice for chunk in chunks for choice in chunk["choices"] if choice["index"] == index]
+    return "".join(choice["delta"].get(key) or "" for choice in choices)
