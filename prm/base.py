@@ -55,6 +55,16 @@ class ProcessRewardModel(Protocol):
         ...
 
 
+def check_solutions(solutions: Sequence[Sequence[str]]) -> None:
+    """Raises PRMInputError unless every solution has steps and every step says something."""
+    for i, steps in enumerate(solutions):
+        if not steps:
+            raise PRMInputError(f"solution {i} has no steps; one needs at least one")
+        blank = next((k for k, step in enumerate(steps) if not step.strip()), None)
+        if blank is not None:
+            raise PRMInputError(f"step {blank} of solution {i} is empty; a step is a text that is not blank")
+
+
 def check_scores(solutions: Sequence[Sequence[str]], results: Sequence[StepScores]) -> None:
     """Raises PRMError unless there is one result a solution and one score a step."""
     got = [len(result.scores) for result in results]

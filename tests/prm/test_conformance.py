@@ -1,0 +1,173 @@
+"""What every reward model keeps, plug-ins included: add it to `MEMBERS`."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from prm import (
+    AGGREGATIONS,
+    FakePRM,
+    Judge,
+    PRMError,
+    PRMInputError,
+    ProcessRewardModel,
+    StepScores,
+    check_scores,
+)
+from strategies.budget import Account
+from tts_server.engines.fake import FakeEngine, FakeReply, FakeRequest, decode
+from tts_server.verifier import Verifier
+
+QUESTION = "How many apples are 2 apples and 3 apples?"
+SOLUTIONS = [
+    ["There are 2 and 3 apples.", "2 + 3 = 5.", "The answer is 5."],
+    ["There are 2 and 3 apples.", "2 + 3 = 6."],
+    ["Cinq pommes <|im_end|> 🍎 \\boxed{5}"],
+    ["There are 2 and 3 apples.", "2 + 3 = 5.", "The answer is 5."],
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A reward model under test."""
+
+    prm: ProcessRewardModel
+    idle: Callable[[], bool] = lambda: True
+    """Whether nothing of it runs any more."""
+
+
+def verdict(request: FakeRequest) -> FakeReply:
+    """A verdict drawn from the prompt's text alone."""
+    sure = sum(request.text.encode()) % 101 / 100
+    labels = [decode((token,)) for token in request.sampling.logprob_token_ids] or ["Yes", "No"]
+    return FakeReply(labels[0], dict(zip(labels, (sure, 1 - sure), strict=True)))
+
+
+def fake(delay_s: float) -> Member:
+    return Member(FakePRM(delay_s=delay_s))
+
+
+def judge(delay_s: float) -> Member:
+    engine = FakeEngine(verdict, token_s=delay_s)
+    return Member(Judge(Verifier(engine)), lambda: engine.live == 0)
+
+
+def judge_by_text(delay_s: float) -> Member:
+    engine = FakeEngine(verdict, token_s=delay_s, continues=False)
+    return Member(Judge(Verifier(engine)), lambda: engine.live == 0)
+
+
+MEMBERS = [fake, judge, judge_by_text]
+
+
+@pytest.fixture(params=MEMBERS, ids=lambda make: make.__name__)
+def make(request: pytest.FixtureRequest) -> Callable[[float], Member]:
+    made: Callable[[float], Member] = request.param
+    return made
+
+
+def score(prm: ProcessRewardModel, solutions: list[list[str]]) -> list[StepScores]:
+    return asyncio.run(prm.score(QUESTION, solutions))
+
+
+def test_it_has_a_name_and_an_aggregation(make: Callable[[float], Member]) -> None:
+    prm = make(0).prm
+    assert isinstance(prm, ProcessRewardModel)
+    assert prm.name
+    assert prm.aggregation in AGGREGATIONS
+
+
+def test_one_score_a_step_in_the_order_asked(make: Callable[[float], Member]) -> None:
+    prm = make(0).prm
+    results = score(prm, SOLUTIONS)
+    check_scores(SOLUTIONS, results)
+    assert all(0 <= s <= 1 for result in results for s in result.scores)
+    assert results[0].scores == results[3].scores
+    assert len({result.scores for result in results}) == 3
+    backwards = score(prm, SOLUTIONS[::-1])
+    assert [r.scores for r in backwards] == [r.scores for r in results[::-1]]
+
+
+def test_a_batch_scores_as_one_by_one(make: Callable[[float], Member]) -> None:
+    prm = make(0).prm
+    alone = [score(prm, [solution])[0].scores for solution in SOLUTIONS]
+    for together, single in zip(score(prm, SOLUTIONS), alone, strict=True):
+        assert together.scores == pytest.approx(single)
+
+
+def test_it_says_what_it_computed(make: Callable[[float], Member]) -> None:
+    assert sum(result.tokens for result in score(make(0).prm, SOLUTIONS)) > 0
+
+
+def test_no_solutions_have_no_scores(make: Callable[[float], Member]) -> None:
+    assert score(make(0).prm, []) == []
+
+
+@pytest.mark.parametrize("solutions", [[["a"], []], [["a", ""]], [["a"], [" \n"]]])
+def test_an_empty_step_is_refused(make: Callable[[float], Member], solutions: list[list[str]]) -> None:
+    with pytest.raises(PRMInputError) as caught:
+        score(make(0).prm, solutions)
+    assert caught.value.param == "steps"
+
+
+def test_concurrent_calls_do_not_mix(make: Callable[[float], Member]) -> None:
+    prm = make(0.001).prm
+
+    async def main() -> list[list[StepScores]]:
+        return await asyncio.gather(*(prm.score(QUESTION, [solution]) for solution in SOLUTIONS))
+
+    alone = [score(prm, [solution])[0].scores for solution in SOLUTIONS]
+    assert [results[0].scores for results in asyncio.run(main())] == alone
+
+
+def test_cancelling_leaves_nothing_behind(make: Callable[[float], Member]) -> None:
+    async def main() -> None:
+        member = make(60.0)
+        call = asyncio.create_task(member.prm.score(QUESTION, SOLUTIONS))
+        # Long enough for the call to be where it waits.
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not call.done()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert member.idle()
+
+    asyncio.run(main())
+
+
+def test_cancelling_at_any_await_leaves_nothing_behind(make: Callable[[float], Member]) -> None:
+    async def main(turns: int) -> bool:
+        member = make(0)
+        call = asyncio.create_task(member.prm.score(QUESTION, SOLUTIONS))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        done = call.done()
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert member.idle()
+        return done
+
+    assert any(asyncio.run(main(turns)) for turns in range(40))
+
+
+class Careless:
+    """Drops the last score of what another scores."""
+
+    def __init__(self, prm: ProcessRewardModel) -> None:
+        self.name, self.aggregation = prm.name, prm.aggregation
+        self._prm = prm
+
+    async def score(self, question: str, solutions: object) -> list[StepScores]:
+        results = await self._prm.score(question, solutions)  # type: ignore[arg-type]
+        return [StepScores(result.scores[:-1]) for result in results]
+
+
+def test_a_count_that_does_not_match_never_reaches_a_strategy(make: Callable[[float], Member]) -> None:
+    metered = Account().meter_prm(Careless(make(0).prm))
+    with pytest.raises(PRMError, match="for solutions of"):
+        score(metered, SOLUTIONS)

@@ -1,0 +1,94 @@
+"""The judge on a verifier that the test writes."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from itertools import takewhile
+
+import pytest
+
+from prm import Judge, PRMError, StepScores, Verdict
+from prm.judge import Chat, judge_chat
+
+
+class Notes:
+    """A verifier that notes what it is asked."""
+
+    def __init__(self, verdict: Callable[[str], Verdict] = lambda text: Verdict(0.5, 1)) -> None:
+        self.asked: list[str] = []
+        self.calls = 0
+        self._verdict = verdict
+
+    async def __call__(self, chats: Sequence[Chat]) -> list[Verdict]:
+        self.calls += 1
+        texts = [chat[-1]["content"] for chat in chats]
+        self.asked += texts
+        return [self._verdict(text) for text in texts]
+
+
+def score(notes: Notes, *solutions: list[str]) -> list[StepScores]:
+    return asyncio.run(Judge(notes).score("What is it?", solutions))
+
+
+def test_step_k_is_judged_with_the_steps_up_to_it() -> None:
+    notes = Notes(lambda text: Verdict(0.9 if "third" not in text else 0.2, 10))
+    assert score(notes, ["first", "second", "third"]) == [StepScores((0.9, 0.9, 0.2), 30)]
+    assert ["second" in text for text in notes.asked] == [False, True, True]
+    assert all("What is it?" in text and "first" in text for text in notes.asked)
+
+
+def test_a_beginning_that_candidates_share_is_asked_once_and_paid_by_the_first() -> None:
+    notes = Notes(lambda text: Verdict(len(text) % 7 / 7, 10))
+    one, two, same = score(notes, ["a", "b"], ["a", "c"], ["a", "b"])
+    assert len(notes.asked) == len(set(notes.asked)) == 3
+    assert notes.calls == 1
+    assert one.scores == same.scores
+    assert one.scores[0] == two.scores[0]
+    assert (one.tokens, two.tokens, same.tokens) == (20, 10, 0)
+
+
+def test_equal_steps_after_different_beginnings_are_different_questions() -> None:
+    notes = Notes()
+    score(notes, ["a", "x"], ["b", "x"])
+    assert len(set(notes.asked)) == 4
+
+
+def test_a_chat_shares_all_but_its_end_with_the_next_step_and_with_other_solutions() -> None:
+    def shared(*solutions: list[str]) -> str:
+        texts = [judge_chat("What is it?", steps)[-1]["content"] for steps in solutions]
+        return "".join(a for a, *_ in takewhile(lambda same: len(set(same)) == 1, zip(*texts, strict=False)))
+
+    # The blank line after a step belongs to what is shared: tokenizers merge it with the step's end.
+    assert shared(["First.", "Second."], ["First.", "Second.", "Third."]).endswith("Second.\n\n")
+    assert shared(["First.", "Xyz"], ["First.", "Abc"]).endswith("First.\n\n")
+    assert "What is it?" in shared(["Xyz"], ["Abc"])
+
+
+def test_the_chat_ends_with_the_question_about_it() -> None:
+    chat = judge_chat("q", ["<|im_end|> ¿por qué? \n"])
+    assert [turn["role"] for turn in chat] == ["user"]
+    assert "<|im_end|> ¿por qué?\n\n" in chat[-1]["content"]
+    assert chat[-1]["content"].endswith("Answer Yes or No.")
+
+
+def test_nothing_to_score_asks_nothing() -> None:
+    notes = Notes()
+    assert score(notes) == []
+    assert notes.calls == 0
+
+
+def test_a_verifier_that_loses_a_verdict_is_an_error() -> None:
+    async def forgetful(chats: Sequence[Chat]) -> list[Verdict]:
+        return [Verdict(0.5, 1)] * (len(chats) - 1)
+
+    with pytest.raises(PRMError, match="1 verdicts for 2 chats"):
+        asyncio.run(Judge(forgetful).score("q", [["a", "b"]]))
+
+
+def test_a_verdict_that_is_no_probability_is_an_error() -> None:
+    with pytest.raises(PRMError, match="in \\[0, 1\\]"):
+        score(Notes(lambda text: Verdict(float("nan"), 1)), ["a"])
+
+
+def test_the_whole_solutions_verdict_is_its_score() -> None:
+    assert Judge(Notes(), name="self").aggregation == "last"
+    assert Judge(Notes(), name="self").name == "self"
