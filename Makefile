@@ -1,0 +1,44 @@
+# Everything lives in .venv of this checkout: `make serve` and `make test` set it up when it is missing or out of date.
+
+PYTHON ?= python3
+PORT ?= 8000
+MODEL ?= qwen2.5-coder-0.5b-instruct
+ENGINE ?= auto
+# auto | gpu (vLLM) | cpu (vLLM for CPUs, pinned) | portable (Transformers); after another one, `make clean` first
+DEVICE ?= auto
+
+export PYTHON
+BIN := .venv/bin
+# The fake engine needs no model.
+SERVE = --engine $(ENGINE) --port $(PORT) $(if $(filter fake,$(ENGINE)),,--model $(MODEL))
+
+.PHONY: install serve test check bench clean
+
+install: .venv/.installed
+
+serve: .venv/.installed
+	@exec $(BIN)/tts-server serve $(SERVE)
+
+test: .venv/.dev
+	@$(BIN)/python -m pytest
+
+check: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+bench: .venv/.installed
+	@$(BIN)/python -m bench.overhead
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+
+# The stamps are written last, so that an installation that broke off is taken up again.
+.venv/.installed: pyproject.toml requirements/cpu.txt requirements/install.sh
+	@requirements/install.sh $(DEVICE)
+	@touch $@
+
+.venv/.dev: .venv/.installed requirements/dev.txt
+	@requirements/install.sh dev
+	@touch $@
