@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from prm import PRMError, PRMInputError, Verdict
+from prm import Judge, PRMError, PRMInputError, StepScores, Verdict
+from prm.judge import judge_chat
 from strategies.base import Chunk, Prompt, Refused, Sampling, TokenIds, TokenLogprob, text_of
 from tts_server.engines.fake import FakeEngine
 from tts_server.errors import APIError, ContextTooLong, EngineUnavailable
@@ -221,3 +222,36 @@ def test_chats_are_asked_at_once_but_bounded_and_a_failure_stops_the_rest() -> N
         asyncio.run(Verifier(failing, concurrency=4)(chats))
     assert len(failing.asked) <= 4
     assert failing.open == 0
+
+
+@pytest.mark.real
+def test_verdicts_equal_those_of_a_plain_forward_pass() -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from tts_server.catalog import resolve
+    from tts_server.engines.transformers import TransformersEngine
+
+    path = str(resolve("smollm2-135m-instruct"))
+    solutions = [["2 + 2 = 4.", "The answer is 4."], ["2 + 2 = 4.", "Yes?\n¿No? 🍎"]]
+
+    async def main() -> list[StepScores]:
+        engine = TransformersEngine(path, name="smollm2")
+        await engine.start()
+        try:
+            return await Judge(Verifier(engine)).score("What is 2 + 2?", solutions)
+        finally:
+            await engine.close()
+
+    scored = asyncio.run(main())
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    (yes,), (no,) = tokenizer.encode("Yes"), tokenizer.encode("No")
+    for steps, result in zip(solutions, scored, strict=True):
+        for k, score in enumerate(result.scores):
+            chat = [dict(turn) for turn in judge_chat("What is 2 + 2?", steps[: k + 1])]
+            text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+            with torch.no_grad():
+                logits = model(ids).logits[0, -1]
+            assert score == pytest.approx(logits[[yes, no]].softmax(-1)[0].item(), abs=1e-4)
