@@ -54,7 +54,7 @@ def strategy(name: str, *, paper: str, scored: bool = False, continues: bool = F
         if name in _entries:
             raise ValueError(f"a strategy named {name!r} is registered already")
         fields: dict[str, Any] = {
-            p.name: (p.annotation, p.default)
+            p.name: (p.annotation, ... if p.default is p.empty else p.default)
             for p in inspect.signature(run, eval_str=True).parameters.values()
             if p.kind is p.KEYWORD_ONLY
         }

@@ -1,6 +1,6 @@
 """The words all strategies share: what is asked, what an engine gives, what a search tells."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -93,9 +93,9 @@ class Chunk:
     """How many they are."""
     logprobs: tuple[TokenLogprob, ...] = ()
     prompt_tokens: int = 0
-    """Only on a sample's first chunk: the prompt's tokens, cached ones included."""
+    """The prompt's tokens, cached ones included: once a sample, as soon as the engine knows them."""
     cached_tokens: int = 0
-    """Only on a sample's first chunk: those that came from the engine's prefix cache."""
+    """Those that came from the engine's prefix cache: once a sample, as soon as the engine knows them."""
     finish_reason: FinishReason | None = None
     """Only on a sample's last chunk."""
     stop: str | None = None
@@ -269,7 +269,7 @@ class Strategy(Protocol):
 
     def __call__(
         self, task: Task, engine: Engine, prm: "ProcessRewardModel | None", account: "Account", **options: Any
-    ) -> AsyncIterator[Event]: ...
+    ) -> AsyncGenerator[Event, None]: ...
 
 
 def text_of(message: Message) -> str:

@@ -1,6 +1,6 @@
 """Best-of-N: sample many, let a reward model choose (Cobbe et al. 2110.14168; Lightman et al. 2305.20050)."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated
 
@@ -37,7 +37,7 @@ async def best_of_n(
     aggregation: HowToAggregate = None,
     system_prompt: SystemPrompt = None,
     examples: Examples = None,
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event, None]:
     """Draws n samples and returns the one that the reward model, or a vote weighted by it, prefers."""
     refuse_choices(task, n)
     refuse_unscored(prm, selector)

@@ -1,6 +1,6 @@
 """What the strategies that draw whole solutions share: draw, score, vote."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -35,13 +35,18 @@ async def draw(task: Task, engine: Engine, n: int, samples: list[Sample]) -> Asy
     except BudgetSpent:
         pass
     except Exception as error:
-        for index, sample in drawn.items():
-            if sample.finish_reason is None:
-                sample.chunks.append(Chunk(index, finish_reason="error", error=error))
-        if not any(succeeded(sample) for sample in drawn.values()):
-            raise
+        fail_growing(drawn, error)
     samples += [drawn[index] for index in sorted(drawn)]
     raise_if_all_failed(samples)
+
+
+def fail_growing(samples: Mapping[int, Sample], error: Exception) -> None:
+    """Ends with `error` what still grows of a call that failed; raises it if none came to anything before."""
+    for index, sample in samples.items():
+        if sample.finish_reason is None:
+            sample.chunks.append(Chunk(index, finish_reason="error", error=error))
+    if not any(succeeded(sample) for sample in samples.values()):
+        raise error
 
 
 def raise_if_all_failed(samples: Sequence[Sample]) -> None:

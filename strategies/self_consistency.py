@@ -1,6 +1,7 @@
 """Self-consistency: sample many chains of thought, return the answer most of them reach (Wang et al. 2203.11171)."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -28,9 +29,9 @@ async def self_consistency(
     aggregation: HowToAggregate = None,
     system_prompt: SystemPrompt = None,
     examples: Examples = None,
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event, None]:
     """Draws n samples and returns the answer that most of them, or most of their scores, agree on."""
-    async for event in best_of_n(
+    search = best_of_n(
         task,
         engine,
         prm,
@@ -40,5 +41,7 @@ async def self_consistency(
         aggregation=aggregation,
         system_prompt=system_prompt,
         examples=examples,
-    ):
-        yield event
+    )
+    async with aclosing(search) as events:
+        async for event in events:
+            yield event

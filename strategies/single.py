@@ -1,6 +1,6 @@
 """One sample: chain of thought (Wei et al. 2201.11903; zero-shot: Kojima et al. 2205.11916)."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from prm import ProcessRewardModel
@@ -8,7 +8,7 @@ from strategies import strategy
 from strategies.base import Delta, Engine, Event, Final, Sample, Task
 from strategies.budget import Account, BudgetSpent
 from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import candidates_of, raise_if_all_failed, succeeded
+from strategies.sampling import candidates_of, fail_growing, raise_if_all_failed, succeeded
 
 
 @strategy("single", paper="2201.11903, 2205.11916")
@@ -20,18 +20,20 @@ async def single(
     *,
     system_prompt: SystemPrompt = None,
     examples: Examples = None,
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event, None]:
     """Answers with one sample, streamed from its first token; n choices are n samples."""
     task = prompted(task, system_prompt, examples)
-    samples = [Sample() for _ in range(task.choices)]
+    drawn: dict[int, Sample] = {}
     try:
         async with aclosing(engine.generate(task.prompt, task.sampling, task.choices)) as chunks:
             async for chunk in chunks:
-                samples[chunk.index].chunks.append(chunk)
+                drawn.setdefault(chunk.index, Sample()).chunks.append(chunk)
                 yield Delta(chunk)
     except BudgetSpent:
         pass
-    samples = [sample for sample in samples if sample.chunks]
+    except Exception as error:
+        fail_growing(drawn, error)
+    samples = [drawn[index] for index in sorted(drawn)]
     raise_if_all_failed(samples)
     candidates = candidates_of(samples)
     yield Final(tuple(candidates), tuple(i for i, c in enumerate(candidates) if succeeded(c.sample)))
