@@ -14,8 +14,10 @@ from prm import ProcessRewardModel
 from tts_server import __version__
 from tts_server.config import ConfigError, Settings
 from tts_server.engines.base import ServedEngine
+from tts_server.errors import InvalidRequest
 from tts_server.handlers import HANDLERS
 from tts_server.middleware import Auth, BodyLimit, Gate, RequestId, read_keys
+from tts_server.plan import check_options
 from tts_server.routes import chat, health, models, prm
 from tts_server.routes import strategies as strategies_route
 from tts_server.service import Service
@@ -37,7 +39,7 @@ def create_app(
         ConfigError: the settings name a strategy, an option or a key file that is not there.
     """
     settings = settings or Settings()
-    check_presets(settings)
+    check_presets(settings, [prm.name for prm in prms])
     service = Service(engine, {prm.name: prm for prm in prms}, settings, created=int(time.time()))
 
     app = FastAPI(
@@ -59,7 +61,7 @@ def create_app(
     return app
 
 
-def check_presets(settings: Settings) -> None:
+def check_presets(settings: Settings, prms: Sequence[str]) -> None:
     """Raises ConfigError unless every preset, effort and the default stand for a strategy with right options."""
     known = strategies.registry()
     for name, preset in settings.presets.items():
@@ -68,9 +70,12 @@ def check_presets(settings: Settings) -> None:
                 f"presets.{name}.strategy: unknown strategy {preset.strategy!r}; known: {', '.join(known)}"
             )
         try:
-            known[preset.strategy].options.model_validate(preset.options)
-        except ValueError as error:
-            raise ConfigError(f"presets.{name}: {error}") from None
+            check_options(known[preset.strategy], preset.options, None)
+        except InvalidRequest as error:
+            raise ConfigError(f"presets.{name}: {error.message.replace('tts.', '')}") from None
+        if preset.prm is not None and preset.prm not in prms:
+            loaded = ", ".join(prms) or "none"
+            raise ConfigError(f"presets.{name}.prm: unknown reward model {preset.prm!r}; loaded: {loaded}")
     names = {**settings.presets, **known}
     for key, name in [
         *((f"efforts.{e}", p) for e, p in settings.efforts.items()),

@@ -11,6 +11,7 @@ import httpx
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.table import Table
 
 import strategies as strategy_registry
@@ -27,7 +28,7 @@ URL = Annotated[str, typer.Option(help="Where the server listens.")]
 
 def fail(message: object) -> typer.Exit:
     """One sentence on stderr and exit code 1."""
-    err.print(f"[red]error:[/] {message}", highlight=False)
+    err.print(f"[red]error:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
     return typer.Exit(1)
 
 

@@ -5,6 +5,7 @@ Checked once, at start; a key that is not known fails with its name. Nothing els
 
 import os
 from pathlib import Path
+from tomllib import TOMLDecodeError
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
@@ -38,9 +39,17 @@ class BudgetConfig(BaseModel):
             raise PydanticCustomError(
                 "unknown_key",
                 "unknown key {field}; allowed: {allowed}",
-                {"field": unknown[0], "allowed": ", ".join(cls.model_fields)},
+                {"field": unknown[0][:80], "allowed": ", ".join(cls.model_fields)},
             )
         return given
+
+
+class RequestLimit(BudgetConfig):
+    """The most that any request may spend; the environment writes its numbers as text."""
+
+    model_config = ConfigDict(strict=False)
+
+    max_samples: int | None = Field(256, ge=1)
 
 
 class Preset(BaseModel):
@@ -95,7 +104,7 @@ class Settings(BaseSettings):
     """Larger requests are refused."""
     max_requests: int = Field(1024, ge=1)
     """Requests under way at once; more are refused with 429."""
-    max_request: BudgetConfig = BudgetConfig(max_samples=256)
+    max_request: RequestLimit = RequestLimit()
     """The most that any request may spend, whatever it asks for."""
     grace_s: float = Field(30.0, ge=0)
     """Seconds that requests under way get to end when the server is told to stop."""
@@ -140,7 +149,7 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
     known = {(ENV_PREFIX + name).upper() for name in Settings.model_fields}
     for name in os.environ:
         # Settings under a nested key carry its name and two underscores.
-        if name.startswith(ENV_PREFIX) and name.split("__")[0] not in known | {ENV_PREFIX + "CACHE"}:
+        if name.upper().startswith(ENV_PREFIX) and name.upper().split("__")[0] not in known | {ENV_PREFIX + "CACHE"}:
             raise ConfigError(f"unknown environment variable {name}; known: {', '.join(sorted(known))}")
 
     class FromFile(Settings):
@@ -150,12 +159,15 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
         return FromFile(**{key: value for key, value in flags.items() if value is not None})
     except ValidationError as error:
         raise ConfigError("; ".join(_told(e) for e in error.errors())) from None
-    except ValueError as error:
+    except TOMLDecodeError as error:
         raise ConfigError(f"{config}: {error}") from None
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _told(error: Any) -> str:
     key = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
         return f"unknown key {key!r}; known: {', '.join(Settings.model_fields)}"
-    return f"{key}: {error['msg']}" if key else str(error["msg"])
+    said = str(error["msg"]).removeprefix("Value error, ")
+    return f"{key}: {said}" if key else said

@@ -23,6 +23,15 @@ from typing import Any
 from prm import PRMError, PRMInputError
 from strategies.base import Refused
 
+MAX_MESSAGE, MAX_PARAM, MAX_SHOWN = 2000, 200, 80
+"""Characters. What a client sent may be long and must not come back whole."""
+
+
+def shown(value: object) -> str:
+    """What a client sent, quoted and cut to a length that leaves room for the rest of the message."""
+    text = str(value)
+    return repr(text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…")
+
 
 class APIError(Exception):
     """An error with its HTTP status and its place in OpenAI's error object."""
@@ -32,9 +41,9 @@ class APIError(Exception):
     code = "internal_error"
 
     def __init__(self, message: str, *, param: str | None = None, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.param = param
+        self.message = message[:MAX_MESSAGE]
+        super().__init__(self.message)
+        self.param = param and param[:MAX_PARAM]
         self.headers = dict(headers or {})
 
     @property
@@ -95,7 +104,7 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
     def __init__(self, model: str, known: list[str]) -> None:
-        super().__init__(f"The model {model!r} does not exist. Known: {', '.join(known)}.", param="model")
+        super().__init__(f"The model {shown(model)} does not exist. Known: {', '.join(known)}.", param="model")
 
 
 class MethodNotAllowed(APIError):

@@ -1,5 +1,6 @@
 """Errors to responses: always OpenAI's error object, never FastAPI's `detail`."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +11,20 @@ from starlette.responses import JSONResponse, Response
 
 from prm import PRMError
 from strategies.base import Refused
-from tts_server.errors import APIError, InvalidRequest, MethodNotAllowed, NotFound, UnsupportedParameter, translate
+from tts_server.errors import (
+    MAX_PARAM,
+    APIError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    UnsupportedParameter,
+    shown,
+    translate,
+)
 from tts_server.protocol import UNSUPPORTED
+
+_BRANCH = re.compile(r"str|list\[.*\]")
+"""How pydantic calls a branch of a union in a place; no field of ours has such a name."""
 
 
 def error_response(error: APIError, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -29,16 +42,18 @@ async def on_http(request: Request, error: Exception) -> Response:
         return error_response(error.__cause__)
     match getattr(error, "status_code", 500):
         case 404:
-            return error_response(NotFound(f"There is nothing at {request.url.path}."))
+            return error_response(NotFound(f"There is nothing at {shown(request.url.path)}."))
         case 405:
-            return error_response(MethodNotAllowed(f"{request.method} is not allowed at {request.url.path}."))
+            refused = MethodNotAllowed(f"{request.method} is not allowed at {request.url.path}.")
+            return error_response(refused, getattr(error, "headers", None))
         case _:
             return error_response(InvalidRequest(str(getattr(error, "detail", error))))
 
 
 async def on_invalid(request: Request, error: Exception) -> Response:
     errors = error.errors() if isinstance(error, RequestValidationError) else []
-    return error_response(invalid(errors[0]))
+    # Each branch of a union has an error; the deepest is of the branch that was meant.
+    return error_response(invalid(max(errors, key=lambda e: len(e["loc"]))))
 
 
 def invalid(error: dict[str, Any]) -> InvalidRequest:
@@ -47,11 +62,11 @@ def invalid(error: dict[str, Any]) -> InvalidRequest:
     if error["type"] == "json_invalid":
         return InvalidRequest(f"The body is not valid JSON: {context.get('error', error['msg'])}.")
     place = [*error["loc"][1:], *([context["field"]] if "field" in context else [])]
-    param = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in place).lstrip(".") or None
-    said = f"{param}: {error['msg']}" if param else str(error["msg"])
+    named = [p for p in place if isinstance(p, int) or not _BRANCH.fullmatch(p)]
+    param = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in named).lstrip(".")[:MAX_PARAM] or None
+    said = str(error["msg"]) if param and error["msg"].startswith(param) else f"{param or 'body'}: {error['msg']}"
     if isinstance(error.get("input"), str | int | float):
-        # What was sent may be long and must not come back whole.
-        said += f", got {str(error['input'])[:80]!r}"
+        said += f", got {shown(error['input'])}"
     return (UnsupportedParameter if error["type"] == UNSUPPORTED else InvalidRequest)(said, param=param)
 
 

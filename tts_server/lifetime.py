@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -59,7 +59,7 @@ class ChatReply(Response):
         events = self._plan.run()
         sender = _Sender(send, self._envelope)
         try:
-            async with aclosing(events):  # type: ignore[type-var]
+            async with aclosing(events):
                 if self._stream:
                     await sender.stream(chunks(events, self._envelope))
                 else:
@@ -106,14 +106,15 @@ class _Sender:
         self._envelope = envelope
         self._sent_at = 0.0
 
-    async def stream(self, rendered: AsyncIterator[dict[str, Any]]) -> None:
+    async def stream(self, rendered: AsyncGenerator[dict[str, Any], None]) -> None:
         beat: asyncio.Task[None] | None = None
         try:
-            async for chunk in rendered:
-                if not self.begun:
-                    await self._begin()
-                    beat = asyncio.create_task(self._beat())
-                await self._frame(orjson.dumps(chunk))
+            async with aclosing(rendered):
+                async for chunk in rendered:
+                    if not self.begun:
+                        await self._begin()
+                        beat = asyncio.create_task(self._beat())
+                    await self._frame(orjson.dumps(chunk))
         finally:
             if beat:
                 beat.cancel()

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tts_server.config import ConfigError
-from tts_server.errors import APIError, InvalidAPIKey, InvalidRequest, RequestTooLarge, TooManyRequests
+from tts_server.errors import APIError, InvalidAPIKey, InvalidRequest, RequestTooLarge, TooManyRequests, translate
 from tts_server.handlers import error_response
 
 OPEN_PATHS = frozenset({"/health", "/metrics"})
@@ -31,12 +31,22 @@ class RequestId:
         # What comes back in a header is bounded and printable.
         request_id = sent if sent.isascii() and sent.isprintable() and 0 < len(sent) <= 128 else uuid.uuid4().hex
 
+        begun = False
+
         async def tagged(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
-        await self._app(scope, receive, tagged)
+        try:
+            await self._app(scope, receive, tagged)
+        except Exception as error:
+            # The framework's own last handler stands outside of this one and would answer without the id.
+            if not begun:
+                await error_response(translate(error))(scope, receive, tagged)
+            raise
 
 
 class Auth:
@@ -128,7 +138,7 @@ def read_keys(path: Path | None) -> list[str]:
         return []
     try:
         lines = path.read_text().splitlines()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"api_key_file: {error}") from None
     keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not keys:

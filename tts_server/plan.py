@@ -1,6 +1,7 @@
 """Request to task, strategy and budget."""
 
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,11 +12,13 @@ from prm import ProcessRewardModel
 from strategies.base import Event, Prompt, Sampling, Task
 from strategies.budget import Account, Budget
 from tts_server.config import BudgetConfig, Preset
-from tts_server.errors import EngineUnavailable, InvalidRequest, ModelNotFound, UnsupportedParameter
+from tts_server.errors import EngineUnavailable, InvalidRequest, ModelNotFound, UnsupportedParameter, shown
 from tts_server.protocol import TTS, ChatRequest
 from tts_server.service import Service
 
 Number = TypeVar("Number", int, float)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class Plan:
     strategy: str
     choices: int
     account: Account
-    run: Callable[[], AsyncIterator[Event]]
+    run: Callable[[], AsyncGenerator[Event, None]]
 
 
 def plan(request: ChatRequest, service: Service) -> Plan:
@@ -36,6 +39,8 @@ def plan(request: ChatRequest, service: Service) -> Plan:
     """
     if not service.engine.healthy:
         raise EngineUnavailable("The engine is not up; it is being started again.")
+    if request.model_extra:
+        log.debug("fields without effect: %s", shown(", ".join(sorted(request.model_extra))))
     preset = choose(request, service)
     entry = strategies.registry()[preset.strategy]
     if entry.continues and not service.engine.continues:
@@ -52,7 +57,7 @@ def plan(request: ChatRequest, service: Service) -> Plan:
         raise InvalidRequest(f"n is at most {limit.max_samples} on this server, got {task.choices}", param="n")
     account = Account(budget_of(preset.budget, limit))
 
-    def run() -> AsyncIterator[Event]:
+    def run() -> AsyncGenerator[Event, None]:
         metered = account.meter_prm(prm) if prm else None
         return entry.run(task, account.meter(service.engine), metered, account, **options)
 
@@ -65,9 +70,9 @@ def choose(request: ChatRequest, service: Service) -> Preset:
     alias = alias_of(request.model, service)
     if tts.strategy is not None and tts.strategy not in strategies.registry():
         known = ", ".join(strategies.registry())
-        raise InvalidRequest(f"unknown strategy {tts.strategy!r}; known: {known}", param="tts.strategy")
+        raise InvalidRequest(f"unknown strategy {shown(tts.strategy)}; known: {known}", param="tts.strategy")
     settings = service.settings
-    effort = settings.efforts[request.reasoning_effort] if request.reasoning_effort and not request.tts else None
+    effort = settings.efforts[request.reasoning_effort] if request.reasoning_effort else None
     base = named(alias or tts.strategy or effort or settings.default_preset, service)
     if tts.strategy not in (None, base.strategy):
         raise InvalidRequest(
@@ -123,8 +128,10 @@ def wrong_option(entry: strategies.Entry, error: ValidationError) -> InvalidRequ
     field = ".".join(["tts", *map(str, first["loc"])])
     if first["type"] == "extra_forbidden":
         allowed = ", ".join([*entry.options.model_fields, "strategy", "budget", "prm", "return_candidates"])
-        return InvalidRequest(f"unknown option {field!r} of strategy {entry.name!r}; allowed: {allowed}", param=field)
-    return InvalidRequest(f"{field}: {first['msg']}, got {str(first['input'])[:80]!r}", param=field)
+        return InvalidRequest(
+            f"unknown option {shown(field)} of strategy {entry.name!r}; allowed: {allowed}", param=field
+        )
+    return InvalidRequest(f"{field}: {first['msg']}, got {shown(first['input'])}", param=field)
 
 
 def reward_model(name: str | None, entry: strategies.Entry, service: Service) -> ProcessRewardModel | None:
@@ -133,7 +140,7 @@ def reward_model(name: str | None, entry: strategies.Entry, service: Service) ->
         raise InvalidRequest(f"the strategy {entry.name!r} uses no reward model", param="tts.prm")
     if name is not None and name not in service.prms:
         known = ", ".join(service.prms) or "none is loaded"
-        raise InvalidRequest(f"unknown reward model {name!r}; known: {known}", param="tts.prm")
+        raise InvalidRequest(f"unknown reward model {shown(name)}; known: {known}", param="tts.prm")
     wanted = name or service.default_prm
     return service.prms[wanted] if wanted and entry.scored else None
 

@@ -3,14 +3,17 @@
 Ranges are those of OpenAI's published specification; fields that vLLM adds keep vLLM's meaning.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from tts_server.config import BudgetConfig, Effort
+from tts_server.errors import shown
 
 INT64 = 2**63
+_TOKEN_ID = re.compile("[0-9]{1,9}")
 UNSUPPORTED = "unsupported_parameter"
 """The error type of fields that are understood and refused."""
 
@@ -38,7 +41,7 @@ def _parts(content: Any) -> Any:
             kind = part.get("type") if isinstance(part, dict) else None
             if kind not in (None, "text"):
                 raise PydanticCustomError(
-                    UNSUPPORTED, "content parts of type {kind} are not supported, only text", {"kind": repr(kind)}
+                    UNSUPPORTED, "content parts of type {kind} are not supported, only text", {"kind": shown(kind)}
                 )
     elif content is not None and not isinstance(content, str):
         raise PydanticCustomError("value", "content is a string, a list of text parts, or null")
@@ -162,7 +165,7 @@ class ChatRequest(_Wire):
     @field_validator("logit_bias")
     @classmethod
     def _bias_of_ids(cls, bias: dict[str, float] | None) -> dict[str, float] | None:
-        if bias and not all(key.isascii() and key.isdigit() and abs(value) <= 100 for key, value in bias.items()):
+        if bias and not all(_TOKEN_ID.fullmatch(key) and abs(value) <= 100 for key, value in bias.items()):
             raise PydanticCustomError("value", "logit_bias maps token ids to numbers from -100 to 100")
         return bias
 

@@ -2,11 +2,11 @@
 
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from strategies.base import Candidate, Chunk, Delta, Event, Final, FinishReason, Progress, TokenLogprob
+from strategies.base import Candidate, Chunk, Delta, Event, Final, FinishReason, Progress, Sample, TokenLogprob
 from strategies.budget import Account
 from tts_server.errors import translate
 
@@ -14,6 +14,8 @@ Json = dict[str, Any]
 
 LOGPROB_FLOOR = -9999.0
 """JSON has no minus infinity; vLLM's floor."""
+
+NO_END = "the strategy ended without a final event"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +44,9 @@ async def completion(events: AsyncIterator[Event], envelope: Envelope) -> Json:
     return envelope.body("chat.completion", choices) | {"usage": usage(final, envelope), "tts": tts(final, envelope)}
 
 
-async def chunks(events: AsyncIterator[Event], envelope: Envelope) -> AsyncIterator[Json]:
+async def chunks(events: AsyncIterator[Event], envelope: Envelope) -> AsyncGenerator[Json, None]:
     """The answer as `chat.completion.chunk`s: progress as reasoning, then content, the ends and the usage."""
-    begun = False
+    begun = ended = False
     streamed: set[int] = set()
     async for event in events:
         if not begun:
@@ -58,24 +60,28 @@ async def chunks(events: AsyncIterator[Event], envelope: Envelope) -> AsyncItera
                 yield _delta(envelope, 0, {"reasoning": line, "reasoning_content": line})
             case Delta(chunk):
                 streamed.add(chunk.index)
-                if chunk.text:
+                if _says(chunk, envelope):
                     yield _content(envelope, chunk.index, chunk)
             case Final():
-                async for rendered in _ending(event, envelope, streamed):
+                ended = True
+                for rendered in _ending(event, envelope, streamed):
                     yield rendered
             case _:
                 pass
+    if not ended:
+        raise RuntimeError(NO_END)
 
 
-async def _ending(final: Final, envelope: Envelope, streamed: set[int]) -> AsyncIterator[Json]:
-    chosen = _chosen(final, envelope)
-    for i, candidate in enumerate(chosen):
+def _ending(final: Final, envelope: Envelope, streamed: Set[int]) -> Iterator[Json]:
+    ends = _places(final, envelope, streamed)
+    for i in range(envelope.choices):
+        sample = ends[i].sample if i in ends else Sample()
         if i not in streamed:
-            for chunk in candidate.sample.chunks:
-                if chunk.text:
+            for chunk in sample.chunks:
+                if _says(chunk, envelope):
                     yield _content(envelope, i, chunk)
-        end = _delta(envelope, i, {}, finish_reason(candidate.sample.finish_reason))
-        yield end | {"tts": tts(final, envelope)} if i == len(chosen) - 1 else end
+        end = _delta(envelope, i, {}, finish_reason(sample.finish_reason))
+        yield end | {"tts": tts(final, envelope)} if i == envelope.choices - 1 else end
     if envelope.include_usage:
         yield envelope.body("chat.completion.chunk", []) | {"usage": usage(final, envelope)}
 
@@ -86,12 +92,25 @@ async def _last(events: AsyncIterator[Event]) -> Final:
         if isinstance(event, Final):
             final = event
     if final is None:
-        raise RuntimeError("the strategy ended without a final event")
+        raise RuntimeError(NO_END)
     return final
 
 
 def _chosen(final: Final, envelope: Envelope) -> list[Candidate]:
     return [final.candidates[i] for i in final.ranking[: envelope.choices]]
+
+
+def _places(final: Final, envelope: Envelope, streamed: Set[int]) -> dict[int, Candidate]:
+    """The returned candidates by choice; of several that were streamed, each stays where its text went."""
+    chosen = _chosen(final, envelope)
+    if streamed and envelope.choices > 1:
+        return {candidate.sample.chunks[0].index: candidate for candidate in chosen}
+    return dict(enumerate(chosen))
+
+
+def _says(chunk: Chunk, envelope: Envelope) -> bool:
+    """Whether the client gets anything of a chunk; a token can be without text, being part of a character."""
+    return bool(chunk.text or (envelope.logprobs and chunk.logprobs))
 
 
 def _choice(index: int, candidate: Candidate, envelope: Envelope) -> Json:

@@ -2,12 +2,13 @@
 
 from fastapi import APIRouter, Request, Response
 
+from tts_server.json_body import JSONRoute
 from tts_server.lifetime import ChatReply
 from tts_server.plan import plan
 from tts_server.protocol import ChatRequest
 from tts_server.reply import Envelope
 
-router = APIRouter()
+router = APIRouter(route_class=JSONRoute)
 
 
 @router.post("/v1/chat/completions")

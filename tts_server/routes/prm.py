@@ -10,11 +10,12 @@ from fastapi.responses import JSONResponse
 from prm import Aggregation, PRMInputError, ProcessRewardModel, StepScores, aggregate
 from strategies.budget import Account, Usage
 from tts_server.errors import InvalidRequest, UnsupportedParameter
+from tts_server.json_body import JSONRoute
 from tts_server.pool import pooled
 from tts_server.protocol_prm import ScoreItem, ScoreRequest
 from tts_server.service import Service
 
-router = APIRouter()
+router = APIRouter(route_class=JSONRoute)
 
 QUESTIONS_AT_ONCE = 8
 """One request's share of a reward model that others use too."""

@@ -1,0 +1,69 @@
+"""The composition root: what is checked before anything starts."""
+
+from typing import Any
+
+import pytest
+
+from prm import FakePRM
+from tts_server import app as root
+from tts_server.app import build_engine, build_prms, create_app
+from tts_server.config import ConfigError, Preset, Settings
+from tts_server.engines.fake import FakeEngine
+
+
+def preset(**fields: Any) -> Settings:
+    return Settings(presets={"mine": Preset.model_validate(fields)})
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (preset(strategy="best_off_n"), r"presets\.mine\.strategy: unknown strategy 'best_off_n'; known: best_of_n"),
+        (preset(strategy="best_of_n", m=4), r"presets\.mine: unknown option 'm' of strategy 'best_of_n'; allowed: n"),
+        (preset(strategy="best_of_n", n="4"), r"presets\.mine: n: Input should be a valid integer"),
+        (preset(strategy="best_of_n", prm="big"), r"presets\.mine\.prm: unknown reward model 'big'; loaded: fake"),
+        (Settings(default_preset="nothing"), "default_preset: unknown preset or strategy 'nothing'; known: low"),
+        (Settings(efforts={"low": "nothing"}), r"efforts\.low: unknown preset or strategy 'nothing'"),
+    ],
+)
+def test_a_bad_preset_stops_the_start_with_one_sentence(settings: Settings, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        create_app(FakeEngine(), [FakePRM()], settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_good_preset_starts() -> None:
+    settings = preset(strategy="best_of_n", n=4, prm="fake", selector="weighted")
+    settings.default_preset = "mine"
+    create_app(FakeEngine(), [FakePRM()], settings)
+
+
+def test_the_fake_engine_is_named_and_bounded_as_configured() -> None:
+    engine = build_engine(Settings(engine="fake"))
+    assert (engine.model, engine.max_model_len) == ("fake", 32768)
+    engine = build_engine(Settings(engine="fake", served_name="other", max_model_len=99))
+    assert (engine.model, engine.max_model_len) == ("other", 99)
+
+
+def test_without_an_engine_the_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(root, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"vLLM is not installed and neither is Transformers; install one: pip"):
+        build_engine(Settings())
+
+
+def test_auto_falls_back_to_transformers_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(root, "find_spec", lambda name: None if name == "vllm" else object())
+    assert root.choose_engine() == "transformers"
+    assert "engine: transformers, because vLLM is not installed" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "built"), [("none", []), ("fake", ["fake"]), ("judge", ["judge"])])
+def test_reward_models_by_name(name: str, built: list[str]) -> None:
+    assert [prm.name for prm in build_prms(Settings(prm=name), FakeEngine())] == built
+
+
+def test_an_unknown_reward_model_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"prm: unknown reward model 'big'; known: judge, fake, none"):
+        build_prms(Settings(prm="big"), FakeEngine())

@@ -1,0 +1,108 @@
+"""Where settings come from, which wins, and what a mistake says."""
+
+from pathlib import Path
+
+import pytest
+
+from tts_server.config import ConfigError, load
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    return tmp_path / "server.toml"
+
+
+def test_flags_over_environment_over_file_over_defaults(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toml.write_text('port = 1\nhost = "file"\nmodel = "file"\n')
+    monkeypatch.setenv("TTS_SERVER_HOST", "env")
+    monkeypatch.setenv("TTS_SERVER_MODEL", "env")
+    settings = load(toml, model="flag", upstream=None)
+    assert (settings.port, settings.host, settings.model) == (1, "env", "flag")
+    assert settings.max_requests == 1024
+
+
+def test_out_of_the_box_efforts_are_presets_and_the_default_is_single() -> None:
+    settings = load()
+    assert settings.default_preset == "single"
+    assert settings.efforts == {
+        "none": "single",
+        "minimal": "single",
+        "low": "low",
+        "medium": "medium",
+        "high": "high",
+        "xhigh": "xhigh",
+    }
+    assert [settings.presets[e].options["n"] for e in ("low", "medium", "high", "xhigh")] == [4, 8, 16, 32]
+
+
+def test_a_preset_holds_strategy_options_and_budget(toml: Path) -> None:
+    toml.write_text('[presets.quick]\nstrategy = "best_of_n"\nn = 4\nprm = "fake"\nbudget = {max_tokens = 9}\n')
+    preset = load(toml).presets["quick"]
+    assert (preset.strategy, preset.options, preset.prm, preset.budget.max_tokens) == ("best_of_n", {"n": 4}, "fake", 9)
+    assert "low" in load(toml).presets
+
+
+def test_one_limit_leaves_the_default_of_the_others(toml: Path) -> None:
+    toml.write_text("[max_request]\ndeadline_s = 60\n")
+    assert load(toml).max_request.deadline_s == 60
+    assert load(toml).max_request.max_samples == 256
+
+
+def test_nested_numbers_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TTS_SERVER_MAX_REQUEST__MAX_TOKENS", "500")
+    monkeypatch.setenv("TTS_SERVER_EFFORTS__LOW", "single")
+    settings = load()
+    assert settings.max_request.max_tokens == 500
+    assert settings.efforts["low"] == "single"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("prot = 1", "unknown key 'prot'; known: host, port"),
+        ("[max_request]\nmax_tokns = 1", "max_request: unknown key max_tokns; allowed: max_samples, max_tokens"),
+        ('port = "x"', "port: Input should be a valid integer"),
+        ("port = 70000", "port: Input should be less than or equal to 65535"),
+        ("[presets.x]\nn = 4", "presets.x.strategy: Field required"),
+        ('engine = "openai"', "upstream: the engine 'openai' needs the upstream's base URL"),
+        ('engine = "tgi"', "engine: Input should be 'auto'"),
+        ('[efforts]\nmaximal = "low"', "efforts.maximal"),
+        ("port =", "server.toml: Invalid value"),
+        ("[presets.x]\nstrategy = 'single'\nbudget = {deadline_s = nan}", "presets.x.budget.deadline_s"),
+    ],
+)
+def test_a_mistake_in_the_file_names_its_key(toml: Path, text: str, said: str) -> None:
+    toml.write_text(text)
+    with pytest.raises(ConfigError, match="^[^\n]+$") as caught:
+        load(toml)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["TTS_SERVER_PROT", "tts_server_prot", "TTS_SERVER_MAX_REQ__MAX_TOKENS"])
+def test_an_unknown_variable_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(ConfigError, match=f"unknown environment variable {name}; known: .*TTS_SERVER_PORT"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("TTS_SERVER_PORT", "x", "port: Input should be a valid integer"),
+        ("TTS_SERVER_MAX_REQUEST__FOO", "1", "max_request: unknown key foo"),
+        ("TTS_SERVER_PRESETS", "{", 'field "presets"'),
+    ],
+)
+def test_a_wrong_variable_is_named(name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=said):
+        load()
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml does not exist"):
+        load(tmp_path / "none.toml")
+
+
+def test_the_upstream_key_is_not_shown() -> None:
+    assert "secret" not in repr(load(upstream_api_key="secret"))

@@ -1,0 +1,63 @@
+"""What the standard does not allow is a 400, whichever way Python's own parser would take it."""
+
+import asyncio
+
+import pytest
+from serving import serving
+
+CHAT = b'{"model":"fake","messages":[{"role":"user","content":"hi"}],"x":%s}'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"{",
+        b"",
+        b"\xff\xfe",
+        CHAT % b'"\xff"',
+        CHAT % b'"\\ud800"',
+        CHAT % b"NaN",
+        CHAT % b"-Infinity",
+        CHAT % (b"9" * 5000),
+        CHAT % (b"[" * 100_000 + b"]" * 100_000),
+        CHAT.replace(b'"hi"', b'"\\udfff"') % b"1",
+    ],
+    ids=lambda data: repr(data[-20:]),
+)
+def test_what_is_not_json_is_refused(data: bytes) -> None:
+    async def main() -> None:
+        async with serving() as client:
+            response = await client.post(
+                "/v1/chat/completions", content=data, headers={"content-type": "application/json"}
+            )
+            error = response.json()["error"]
+            assert (response.status_code, error["type"], error["code"]) == (400, "invalid_request_error", "invalid_value")
+            assert error["message"].startswith("The body is not valid JSON: " if data else "body: ")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("depth", [200, 300, 900])
+@pytest.mark.parametrize(
+    "place",
+    [
+        '"chat_template_kwargs":{"x":%s}',
+        '"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":{"x":%s}}}',
+        '"tts":{"strategy":"best_of_n","n":%s}',
+        '"tools":%s',
+        '"metadata":%s',
+    ],
+)
+def test_deep_nesting_is_no_server_error(depth: int, place: str) -> None:
+    deep = "[" * depth + "]" * depth
+
+    async def main() -> None:
+        async with serving() as client:
+            data = '{"model":"fake","messages":[{"role":"user","content":"hi","x":%s}],%s}' % (deep, place % deep)  # noqa: UP031  braces
+            response = await client.post(
+                "/v1/chat/completions", content=data, headers={"content-type": "application/json"}
+            )
+            assert response.status_code in (200, 400), response.text
+            assert len(response.content) < 3000
+
+    asyncio.run(main())
