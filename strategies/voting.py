@@ -1,0 +1,108 @@
+"""Selectors: which of several candidates is returned."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from strategies.base import Candidate, Selector, Vote
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a selector decided."""
+
+    ranking: tuple[int, ...]
+    """Every candidate's index, best first; equal answers stand behind distinct ones."""
+    weights: tuple[float, ...]
+    """What each candidate counted for, in the candidates' order; 0 for those that took no part."""
+    votes: tuple[Vote, ...]
+    """One for each distinct answer, heaviest first."""
+    confidence: float | None
+    """The first answer's share of the vote, or its score with `best`; None where nothing was voted or scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Cluster:
+    """Candidates with one answer, or a single one without."""
+
+    members: tuple[int, ...]
+    """Best first."""
+    weight: float
+    answer: str | None
+
+
+def vote(candidates: Sequence[Candidate], keys: Sequence[str | None], selector: Selector) -> Outcome:
+    """Ranks candidates: `majority` (2203.11171) by count, `weighted` (2206.02336) by sum of scores, `best` by score.
+
+    `keys` are the canonical answers, None for a candidate without one. Ties go to the first seen. Failed candidates
+    stand last. Those without an answer have no vote, and a chance with `best` only if they are finished. A missing or
+    negative score weighs 0. Without any score the majority decides; without any answer the score, then who finished
+    first, then who got furthest.
+
+    Raises:
+        ValueError: there is not one key for each candidate.
+    """
+    if len(keys) != len(candidates):
+        raise ValueError(f"{len(candidates)} candidates need as many keys, got {len(keys)}")
+    everyone = range(len(candidates))
+    failed = {i for i in everyone if candidates[i].sample.finish_reason == "error"}
+    sound = [i for i in everyone if i not in failed]
+    if all(keys[i] is None for i in sound):
+        selector = "best"
+    elif all(candidates[i].score is None for i in sound):
+        selector = "majority"
+    voters = {i for i in sound if keys[i] is not None or (selector == "best" and candidates[i].sample.finished)}
+    weights = tuple(_weight(candidates[i], selector) if i in voters else 0.0 for i in everyone)
+
+    clusters = _clusters(candidates, keys, sorted(voters), weights, selector)
+    distinct = [cluster.members[0] for cluster in clusters]
+    equal = [i for cluster in clusters for i in cluster.members[1:]]
+    rest = sorted(set(sound) - voters, key=lambda i: (not candidates[i].sample.finished, _demerit(candidates[i]), i))
+    votes = tuple(Vote(c.answer, len(c.members), c.weight) for c in clusters if c.answer is not None)
+    return Outcome(
+        (*distinct, *equal, *rest, *sorted(failed)), weights, votes, _confidence(candidates, clusters, selector)
+    )
+
+
+def _weight(candidate: Candidate, selector: Selector) -> float:
+    return 1.0 if selector == "majority" else max(0.0, candidate.score or 0.0)
+
+
+def _demerit(candidate: Candidate) -> tuple[float, bool, bool, int]:
+    """Sorts the better candidate first: by score, then with an answer, then finished, then the longer unfinished."""
+    finished = candidate.sample.finished
+    score = -math.inf if candidate.score is None else candidate.score
+    return -score, candidate.answer is None, not finished, 0 if finished else -len(candidate.text)
+
+
+def _clusters(
+    candidates: Sequence[Candidate],
+    keys: Sequence[str | None],
+    voters: Sequence[int],
+    weights: Sequence[float],
+    selector: Selector,
+) -> list[_Cluster]:
+    """The voters by answer, heaviest first, ties in the order of their first members."""
+    groups: dict[str | int, list[int]] = {}
+    for i in voters:
+        key = keys[i]
+        groups.setdefault(i if key is None else key, []).append(i)
+    clusters = []
+    for name, group in groups.items():
+        members = tuple(sorted(group, key=lambda i: _demerit(candidates[i])))
+        mass = (weights[i] for i in members)
+        answer = None if isinstance(name, int) else candidates[members[0]].answer or name
+        clusters.append(_Cluster(members, max(mass) if selector == "best" else math.fsum(mass), answer))
+    if selector == "best":
+        return sorted(clusters, key=lambda cluster: _demerit(candidates[cluster.members[0]]))
+    return sorted(clusters, key=lambda cluster: -cluster.weight)
+
+
+def _confidence(candidates: Sequence[Candidate], clusters: Sequence[_Cluster], selector: Selector) -> float | None:
+    if not clusters:
+        return None
+    winner = clusters[0]
+    if selector == "best":
+        return None if candidates[winner.members[0]].score is None else winner.weight
+    total = math.fsum(cluster.weight for cluster in clusters)
+    return winner.weight / total if total else None
