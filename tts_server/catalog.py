@@ -211,7 +211,6 @@ class Catalog:
             shutil.rmtree(directory, ignore_errors=True)
             ready.rename(directory)
             shutil.rmtree(scratch)
-        report(f"{model.name} is in {directory}")
 
     def _from_hub(self, model: Model, scratch: Path, report: Report) -> Path | None:
         target = scratch / "hub"
