@@ -1,0 +1,67 @@
+"""Beam search guided by a process reward model (Snell et al. 2408.03314, section 5.2)."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from pydantic import Field
+
+from prm import ProcessRewardModel
+from strategies import strategy
+from strategies.base import Engine, Event, Progress, Selector, Task
+from strategies.best_of_n import HowToAggregate
+from strategies.budget import Account
+from strategies.prompts import Examples, SystemPrompt, prompted
+from strategies.sampling import refuse_choices
+from strategies.step_search import (
+    MaxSteps,
+    Separator,
+    StepSearch,
+    StepTokens,
+    distinct,
+    scorer,
+    spread,
+)
+
+Beams = Annotated[int, Field(ge=1, le=4096, description="Beams: solutions searched at once.")]
+BeamWidth = Annotated[int, Field(ge=1, le=4096, description="Continuations of each kept beam.")]
+HowToSelect = Annotated[Selector, Field(description="How one of the finished beams is chosen.")]
+
+
+@strategy("beam_search", paper="2408.03314", scored=True, continues=True)
+async def beam_search(
+    task: Task,
+    engine: Engine,
+    prm: ProcessRewardModel | None,
+    account: Account,
+    *,
+    n: Beams = 16,
+    beam_width: BeamWidth = 4,
+    lookahead: Annotated[
+        int, Field(ge=0, le=16, description="Greedy steps that each candidate is rolled out before it is scored.")
+    ] = 0,
+    max_steps: MaxSteps = 40,
+    step_tokens: StepTokens = None,
+    separator: Separator = "\n\n",
+    selector: HowToSelect = "weighted",
+    aggregation: HowToAggregate = None,
+    system_prompt: SystemPrompt = None,
+    examples: Examples = None,
+) -> AsyncIterator[Event]:
+    """Samples n first steps, then keeps the best n / beam_width and samples beam_width continuations of each."""
+    refuse_choices(task, n)
+    prm = scorer(prm)
+    task = prompted(task, system_prompt, examples)
+    search = StepSearch(task, engine, prm, aggregation or prm.aggregation, separator, step_tokens)
+    beams = [await search.root()]
+    for step in range(1, max_steps + 1):
+        # Finished beams give their place up, so compute shrinks as solutions end.
+        room = n - len(search.leaves)
+        kept = beams[: max(1, room // beam_width)]
+        grown = await search.grow(spread(kept, room), lookahead=lookahead)
+        children = search.retire(distinct([child for siblings in grown for child in siblings]))
+        yield Progress(f"step {step}: {len(children)} beams grow, {len(search.leaves)} have ended")
+        if search.spent or not children or len(search.leaves) >= n:
+            beams = children or kept
+            break
+        beams = sorted(children, key=search.score, reverse=True)
+    yield await search.final(selector, beams)

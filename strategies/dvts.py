@@ -1,0 +1,62 @@
+"""Diverse verifier tree search (Beeching, Tunstall and Rush 2024, "Scaling test-time compute with open models")."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from prm import ProcessRewardModel
+from strategies import strategy
+from strategies.base import Engine, Event, Task
+from strategies.beam_search import Beams, BeamWidth, HowToSelect
+from strategies.best_of_n import HowToAggregate
+from strategies.budget import Account
+from strategies.pool import together
+from strategies.prompts import Examples, SystemPrompt, prompted
+from strategies.sampling import refuse_choices
+from strategies.step_search import MaxSteps, Separator, StepSearch, StepTokens, Trajectory, scorer, spread
+
+
+@strategy("dvts", paper="Hugging Face, search-and-learn (2024)", scored=True, continues=True)
+async def dvts(
+    task: Task,
+    engine: Engine,
+    prm: ProcessRewardModel | None,
+    account: Account,
+    *,
+    n: Beams = 16,
+    beam_width: BeamWidth = 4,
+    max_steps: MaxSteps = 40,
+    step_tokens: StepTokens = None,
+    separator: Separator = "\n\n",
+    selector: HowToSelect = "weighted",
+    aggregation: HowToAggregate = None,
+    system_prompt: SystemPrompt = None,
+    examples: Examples = None,
+) -> AsyncIterator[Event]:
+    """Searches n / beam_width independent subtrees greedily; the last candidates of all of them vote."""
+    refuse_choices(task, n)
+    prm = scorer(prm)
+    task = prompted(task, system_prompt, examples)
+    search = StepSearch(task, engine, prm, aggregation or prm.aggregation, separator, step_tokens)
+    root = await search.root()
+    pool: list[Trajectory] = []
+
+    async def subtree(place: int, width: int) -> None:
+        best = root
+        candidates: list[Trajectory] = []
+        for step in range(1, max_steps + 1):
+            children = (await search.grow([(best, width)], place=place))[0]
+            if not children:
+                break
+            candidates, best = children, max(children, key=search.score)
+            search.tell(f"subtree {place + 1}, step {step}: kept a step of score {search.score(best):.3f}")
+            if best.ended:
+                break
+        pool.extend(candidates)
+
+    # The subtrees never wait for one another.
+    widths = [width for _, width in spread([root] * max(1, n // beam_width), n)]
+    work = together([subtree(place, width) for place, width in enumerate(widths)])
+    async with aclosing(search.running(work)) as progress:
+        async for line in progress:
+            yield line
+    yield await search.final(selector, search.retire(pool))

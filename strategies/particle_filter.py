@@ -1,0 +1,125 @@
+"""Particle filtering and particle Gibbs over reasoning steps (Puri et al. 2502.01618)."""
+
+import math
+import random
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from prm import ProcessRewardModel
+from strategies import strategy
+from strategies.base import Engine, Event, Progress, Task
+from strategies.beam_search import HowToSelect
+from strategies.best_of_n import HowToAggregate
+from strategies.budget import Account
+from strategies.prompts import Examples, SystemPrompt, prompted
+from strategies.sampling import refuse_choices
+from strategies.step_search import MaxSteps, Separator, StepSearch, StepTokens, Trajectory, scorer
+
+Resampling = Literal["multinomial", "systematic"]
+EDGE = 1e-7
+"""Rewards are kept this far from 0 and 1, where their log-odds are infinite."""
+
+
+@strategy("particle_filter", paper="2502.01618", scored=True, continues=True)
+async def particle_filter(
+    task: Task,
+    engine: Engine,
+    prm: ProcessRewardModel | None,
+    account: Account,
+    *,
+    n: Annotated[int, Field(ge=1, le=4096, description="Particles of one iteration.")] = 16,
+    iterations: Annotated[
+        int, Field(ge=1, le=64, description="More than one is particle Gibbs: each keeps a particle of the one before.")
+    ] = 1,
+    resampling: Annotated[Resampling, Field(description="How particles are drawn by their weights.")] = "multinomial",
+    weight_temperature: Annotated[
+        float, Field(gt=0, le=100, description="Of the softmax over the rewards' log-odds.")
+    ] = 1.0,
+    max_steps: MaxSteps = 40,
+    step_tokens: StepTokens = 1024,
+    separator: Separator = "\n\n",
+    selector: HowToSelect = "best",
+    aggregation: HowToAggregate = None,
+    system_prompt: SystemPrompt = None,
+    examples: Examples = None,
+) -> AsyncIterator[Event]:
+    """Extends all particles by a step, then draws them anew in proportion to their rewards' odds."""
+    refuse_choices(task, n)
+    prm = scorer(prm)
+    task = prompted(task, system_prompt, examples)
+    search = StepSearch(task, engine, prm, aggregation or prm.aggregation, separator, step_tokens)
+    rng = random.Random(task.sampling.seed)
+    root = await search.root()
+    particles: list[Trajectory] = []
+    growing: list[Trajectory] = []
+    reference: Trajectory | None = None
+    for iteration in range(1, iterations + 1):
+        particles = [root] * n
+        for step in range(1, max_steps + 1):
+            particles = await extended(search, particles, reference, step)
+            growing = [p for p in particles if not p.ended]
+            yield Progress(f"iteration {iteration}, step {step}: {len(growing)} of {len(particles)} particles grow")
+            if search.spent or not growing:
+                break
+            # Ended particles are drawn too: they hold their share of the weight. The reference always survives.
+            shares = weights([search.score(p) for p in particles], weight_temperature)
+            fixed = [particles[0]] if reference else []
+            particles = fixed + [particles[i] for i in resample(shares, n - len(fixed), resampling, rng)]
+        search.leaves += [p for p in particles if p.ended]
+        if search.spent or not particles:
+            break
+        shares = weights([search.score(p) for p in particles], weight_temperature)
+        reference = particles[resample(shares, 1, "multinomial", rng)[0]]
+    yield await search.final(selector, growing)
+
+
+async def extended(
+    search: StepSearch, particles: Sequence[Trajectory], reference: Trajectory | None, step: int
+) -> list[Trajectory]:
+    """Every particle one step on; equal ones in one engine call, ended ones as they are, the reference first."""
+    free = list(particles[1:] if reference else particles)
+    copies: dict[int, list[Trajectory]] = {}
+    for particle in free:
+        if not particle.ended:
+            copies.setdefault(id(particle), []).append(particle)
+    grown = await search.grow([(same[0], len(same)) for same in copies.values()], unique=False) if copies else []
+    kept = [prefix(reference, step)] if reference else []
+    return kept + [p for p in free if p.ended] + [child for children in grown for child in children]
+
+
+def prefix(trajectory: Trajectory, steps: int) -> Trajectory:
+    """The trajectory's first steps, with their scores."""
+    if steps >= len(trajectory.samples):
+        return trajectory
+    short = replace(trajectory, samples=trajectory.samples[:steps], ended=False)
+    return replace(short, scores=trajectory.scores[: len(short.steps)])
+
+
+def weights(rewards: Sequence[float], temperature: float) -> list[float]:
+    """softmax(logit(r) / temperature): in proportion to the odds r / (1 - r) at temperature 1."""
+    clipped = [min(max(reward, EDGE), 1 - EDGE) for reward in rewards]
+    logits = [math.log(r / (1 - r)) / temperature for r in clipped]
+    powers = [math.exp(logit - max(logits)) for logit in logits]
+    return [power / math.fsum(powers) for power in powers]
+
+
+def resample(shares: Sequence[float], n: int, how: Resampling, rng: random.Random) -> list[int]:
+    """Indexes, n of them, drawn with these probabilities.
+
+    `systematic` draws one random offset and takes n evenly spaced points, so each index comes floor or ceil of n times
+    its share.
+    """
+    if how == "multinomial":
+        return rng.choices(range(len(shares)), shares, k=n)
+    offset, drawn, reached, index = rng.random(), list[int](), shares[0], 0
+    for k in range(n):
+        point = (k + offset) / n
+        # Rounding can leave the sum of the shares below the last point.
+        while point >= reached and index < len(shares) - 1:
+            index += 1
+            reached += shares[index]
+        drawn.append(index)
+    return drawn

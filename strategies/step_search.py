@@ -1,0 +1,304 @@
+"""What all step searches share: expand a trajectory by steps, score them, gather the finished ones.
+
+A strategy supplies the rule that keeps. Branches do not wait for one another here: each parent's children are scored
+as soon as they are generated, while others still generate. A trajectory is kept as token ids, so nothing is rendered
+or tokenised again between steps and the engine's prefix cache hits.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from prm import Aggregation, ProcessRewardModel, aggregate
+from strategies.answers import extract
+from strategies.base import (
+    Candidate,
+    Chunk,
+    Engine,
+    Final,
+    Progress,
+    Refused,
+    Sample,
+    Sampling,
+    Selector,
+    Task,
+    TokenIds,
+)
+from strategies.budget import BudgetSpent
+from strategies.sampling import elect, with_temperature
+
+MaxSteps = Annotated[int, Field(ge=1, le=1000, description="Steps of one solution.")]
+StepTokens = Annotated[
+    int | None,
+    Field(ge=1, description="Tokens of one step; one that reaches it is cut there and goes on as the next. Null: all."),
+]
+Separator = Annotated[str, Field(min_length=1, max_length=32, description="What ends a step.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """A prompt and the steps so far, as token ids."""
+
+    prompt: TokenIds
+    samples: tuple[Sample, ...] = ()
+    """One engine sample a step; the last one's finish reason is the trajectory's."""
+    scores: tuple[float, ...] = ()
+    """One for each of `steps`, once scored."""
+    ended: bool = False
+    """Whether nothing can follow: the model ended it, or its own token limit or the context did."""
+
+    @property
+    def token_ids(self) -> TokenIds:
+        return self.prompt + tuple(token for sample in self.samples for token in sample.token_ids)
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps' texts, stripped; blank ones are no steps."""
+        return tuple(text for sample in self.samples if (text := sample.text.strip()))
+
+    @property
+    def text(self) -> str:
+        return "".join(sample.text for sample in self.samples)
+
+    @property
+    def completion_tokens(self) -> int:
+        return sum(sample.completion_tokens for sample in self.samples)
+
+    @property
+    def sample(self) -> Sample:
+        """The whole solution as one sample."""
+        return Sample([chunk for sample in self.samples for chunk in sample.chunks])
+
+    def score(self, how: Aggregation) -> float:
+        """The aggregated step scores; 0 without any, as for a solution of nothing."""
+        return aggregate(self.scores, how) if self.scores else 0.0
+
+
+@dataclass(slots=True)
+class StepSearch:
+    """One search under way. `leaves` holds what has ended, `cut` what the budget or a failure cut off."""
+
+    task: Task
+    engine: Engine
+    prm: ProcessRewardModel
+    aggregation: Aggregation
+    separator: str = "\n\n"
+    step_tokens: int | None = None
+    leaves: list[Trajectory] = field(default_factory=list)
+    cut: list[Trajectory] = field(default_factory=list)
+    failures: list[Exception] = field(default_factory=list)
+    spent: bool = False
+    """Whether the budget is: no more can be grown."""
+    _told: asyncio.Queue[str | None] = field(default_factory=asyncio.Queue)
+
+    async def root(self) -> Trajectory:
+        return Trajectory(await self.engine.encode(self.task.prompt))
+
+    def score(self, trajectory: Trajectory) -> float:
+        return trajectory.score(self.aggregation)
+
+    async def grow(
+        self, wanted: Sequence[tuple[Trajectory, int]], *, lookahead: int = 0, unique: bool = True, place: int = 0
+    ) -> list[list[Trajectory]]:
+        """The scored children of each parent, ended ones among them: as many as wanted, or fewer.
+
+        Args:
+            wanted: parents with the number of children to sample of each, all in one engine call a parent.
+            lookahead: greedy steps to roll each child out before it is scored; only their score is kept (Snell et
+                al. 2408.03314, section 5.2).
+            place: of the first parent among those of its depth, for seeds that differ.
+            unique: whether children of one parent whose step reads the same count as one.
+        """
+        if self.spent:
+            return [[] for _ in wanted]
+        # Siblings stand beside one another in the queue, so what they share is still in the prefix cache.
+        order = sorted(range(len(wanted)), key=lambda i: wanted[i][0].token_ids)
+        tasks: dict[int, asyncio.Task[list[Trajectory]]] = {}
+        async with asyncio.TaskGroup() as group:
+            for i in order:
+                parent, n = wanted[i]
+                tasks[i] = group.create_task(self._children(parent, n, place + i, lookahead, unique))
+        grown = [tasks[i].result() for i in range(len(wanted))]
+        if self.failures and not self.spent and not self.leaves and not any(grown):
+            raise self.failures[0]
+        return grown
+
+    def retire(self, children: Sequence[Trajectory]) -> list[Trajectory]:
+        """Those that can grow; the ended ones become leaves."""
+        self.leaves += [child for child in children if child.ended]
+        return [child for child in children if not child.ended]
+
+    async def running(self, work: Coroutine[Any, Any, None]) -> AsyncGenerator[Progress, None]:
+        """Runs `work` and yields what it `tell`s meanwhile; closing it cancels the work."""
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(lambda _: self._told.put_nowait(None))
+        try:
+            while (line := await self._told.get()) is not None:
+                yield Progress(line)
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def tell(self, line: str) -> None:
+        self._told.put_nowait(line)
+
+    async def _children(self, parent: Trajectory, n: int, place: int, lookahead: int, unique: bool) -> list[Trajectory]:
+        children: list[Trajectory] = []
+        try:
+            children = await self.expand(parent, n, place)
+            if unique:
+                children = distinct(children)
+            return await self.scored(children, lookahead)
+        except BudgetSpent:
+            self.spent = True
+            self.cut += children or [parent]
+        except Exception as error:
+            self.failures.append(error)
+            self.cut += children or [parent]
+        return []
+
+    async def expand(self, parent: Trajectory, n: int, place: int = 0, *, greedy: bool = False) -> list[Trajectory]:
+        """Samples n children of one more step each, not scored; those that were cut off go to `cut`.
+
+        Raises:
+            BudgetSpent: nothing more can be bought.
+        """
+        samples: dict[int, Sample] = {}
+        prompt = replace(self.task.prompt, token_ids=parent.token_ids)
+        async with aclosing(self.engine.generate(prompt, self._sampling(parent, place, greedy), n)) as chunks:
+            async for chunk in chunks:
+                samples.setdefault(chunk.index, Sample()).chunks.append(chunk)
+        children = [self._child(parent, samples[index]) for index in sorted(samples)]
+        self.failures += [error for c in children if (error := c.samples[-1].chunks[-1].error)]
+        whole = [c for c in children if c.samples[-1].finish_reason not in ("budget", "error")]
+        self.cut += [c for c in children if c.samples[-1].finish_reason == "budget"]
+        self.spent = self.spent or any(c.samples[-1].finish_reason == "budget" for c in children)
+        return whole
+
+    def _sampling(self, parent: Trajectory, place: int, greedy: bool) -> Sampling:
+        sampling = self.task.sampling if greedy else with_temperature(self.task.sampling)
+        limits = [self.step_tokens, self._room(parent)]
+        seed = sampling.seed
+        if seed is not None:
+            # Each expansion has its own stream of randomness, the same in every run.
+            seed = random.Random(f"{seed}|{len(parent.samples)}|{place}").getrandbits(31)
+        return replace(
+            sampling,
+            stop=(*dict.fromkeys((self.separator, *sampling.stop)),),
+            include_stop=True,
+            max_tokens=min((limit for limit in limits if limit is not None), default=None),
+            temperature=0.0 if greedy else sampling.temperature,
+            seed=seed,
+        )
+
+    def _room(self, trajectory: Trajectory) -> int | None:
+        limit = self.task.sampling.max_tokens
+        return None if limit is None else limit - trajectory.completion_tokens
+
+    def _child(self, parent: Trajectory, sample: Sample) -> Trajectory:
+        end = sample.chunks[-1]
+        asked_to_stop = end.finish_reason == "stop" and end.stop in self.task.sampling.stop
+        if asked_to_stop and end.stop:
+            sample = without_suffix(sample, end.stop)
+        child = Trajectory(parent.prompt, (*parent.samples, sample), parent.scores)
+        full = end.finish_reason == "length" and not self._can_go_on(child)
+        return replace(child, ended=end.finish_reason == "eos" or asked_to_stop or full)
+
+    def _can_go_on(self, trajectory: Trajectory) -> bool:
+        """Whether a step that reached a limit reached only its own."""
+        room, context = self._room(trajectory), self.engine.max_model_len
+        within = context is None or len(trajectory.token_ids) < context
+        return (room is None or room > 0) and within and self.step_tokens is not None
+
+    async def scored(self, children: Sequence[Trajectory], lookahead: int = 0) -> list[Trajectory]:
+        """The children with a score for each of their steps, in one call.
+
+        Raises:
+            BudgetSpent: nothing more can be bought.
+        """
+        ahead = list(await asyncio.gather(*(self._rolled(c, lookahead) for c in children))) if lookahead else children
+        asked = [rolled for rolled in ahead if rolled.steps]
+        results = iter(await self.prm.score(self.task.question, [rolled.steps for rolled in asked]) if asked else [])
+        return [
+            replace(child, scores=_scores_of(child, next(results).scores) if rolled.steps else ())
+            for child, rolled in zip(children, ahead, strict=True)
+        ]
+
+    async def _rolled(self, child: Trajectory, steps: int) -> Trajectory:
+        for _ in range(steps):
+            if child.ended:
+                break
+            rolled = await self.expand(child, 1, greedy=True)
+            if not rolled:
+                break
+            child = rolled[0]
+        return child
+
+    async def final(self, selector: Selector, live: Sequence[Trajectory] = ()) -> Final:
+        """The end: a vote over the leaves; where there are none, over what was still growing."""
+        ended = [leaf for leaf in self.leaves if leaf.samples]
+        pool = ended or [t for t in (*live, *self.cut) if t.samples]
+        if not pool:
+            return await elect([Candidate(Sample([Chunk(0, finish_reason="budget")]))], selector)
+        return await elect([self._candidate(trajectory) for trajectory in pool], selector)
+
+    def _candidate(self, trajectory: Trajectory) -> Candidate:
+        sample = trajectory.sample
+        if not trajectory.ended and sample.finish_reason in ("stop", "length"):
+            # It stands at a step's end, which is not an end of its own.
+            sample = Sample([*sample.chunks, Chunk(0, finish_reason="budget" if self.spent else "length")])
+        scores = trajectory.scores
+        return Candidate(
+            sample,
+            extract(sample.text, truncated=not sample.finished),
+            scores or None,
+            self.score(trajectory) if scores else None,
+        )
+
+
+def scorer(prm: ProcessRewardModel | None) -> ProcessRewardModel:
+    """The reward model that a step search cannot do without.
+
+    Raises:
+        Refused: none is loaded.
+    """
+    if prm is None:
+        raise Refused("this strategy needs a reward model and none is loaded; start the server with --prm", "tts.prm")
+    return prm
+
+
+def _scores_of(child: Trajectory, scores: Sequence[float]) -> tuple[float, ...]:
+    """One score a step of the child; the last one is that of the end of its lookahead."""
+    own = len(child.steps)
+    return (*scores[: own - 1], scores[-1]) if own else ()
+
+
+def distinct(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    """The first of those whose last step reads the same, white space and case aside."""
+    seen: dict[tuple[str, bool], Trajectory] = {}
+    for trajectory in trajectories:
+        seen.setdefault((" ".join(trajectory.samples[-1].text.lower().split()), trajectory.ended), trajectory)
+    return list(seen.values())
+
+
+def without_suffix(sample: Sample, suffix: str) -> Sample:
+    """The sample without the stop string that it ends with; its tokens stay counted."""
+    left = len(suffix)
+    chunks: list[Chunk] = []
+    for chunk in reversed(sample.chunks):
+        cut = min(left, len(chunk.text))
+        chunks.append(replace(chunk, text=chunk.text[: len(chunk.text) - cut]))
+        left -= cut
+    return Sample(chunks[::-1])
+
+
+def spread(parents: Sequence[Trajectory], total: int) -> list[tuple[Trajectory, int]]:
+    """`total` children over the parents, as evenly as can be, the first ones favoured."""
+    share, rest = divmod(total, len(parents)) if parents else (0, 0)
+    return [(parent, n) for i, parent in enumerate(parents) if (n := share + (i < rest))]
