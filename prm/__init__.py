@@ -1,9 +1,17 @@
 """Process reward models: text in steps to one score a step. Knows nothing of HTTP, engines or strategies."""
 
 from prm.aggregate import AGGREGATIONS, Aggregation, aggregate
-from prm.base import PRMError, PRMInputError, ProcessRewardModel, StepScores, check_scores, check_solutions
+from prm.base import (
+    OnTokens,
+    PRMError,
+    PRMInputError,
+    ProcessRewardModel,
+    StepScores,
+    check_scores,
+    check_solutions,
+)
 from prm.fake import FakePRM
-from prm.judge import Judge, Verdict, Verify
+from prm.judge import Judge, Verify
 from prm.steps import SEPARATOR, split_steps
 
 __all__ = [
@@ -12,11 +20,11 @@ __all__ = [
     "Aggregation",
     "FakePRM",
     "Judge",
+    "OnTokens",
     "PRMError",
     "PRMInputError",
     "ProcessRewardModel",
     "StepScores",
-    "Verdict",
     "Verify",
     "aggregate",
     "check_scores",

@@ -1,10 +1,13 @@
 """The contract of a process reward model (PRM)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from prm.aggregate import Aggregation
+
+OnTokens = Callable[[int], None]
+"""Told of the tokens that a model computed, as it computes them: read and generated, without those from a cache."""
 
 
 class PRMError(Exception):
@@ -25,8 +28,6 @@ class StepScores:
 
     scores: tuple[float, ...]
     """One score in [0, 1] for each step: P(the solution is right so far)."""
-    tokens: int = 0
-    """Tokens that the reward model computed for them: read and generated, without those from a cache."""
 
     def __post_init__(self) -> None:
         bad = [s for s in self.scores if not 0.0 <= s <= 1.0]
@@ -43,10 +44,13 @@ class ProcessRewardModel(Protocol):
     aggregation: Aggregation
     """How this family's step scores become one score unless a request says otherwise."""
 
-    async def score(self, question: str, solutions: Sequence[Sequence[str]]) -> list[StepScores]:
+    async def score(
+        self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None
+    ) -> list[StepScores]:
         """Scores each solution (a list of steps) of `question`.
 
         The order is kept and each result has exactly one score a step. Cancelling the call stops its work.
+        What `on_tokens` is told adds up to what the call has computed, also when it is cancelled or fails.
 
         Raises:
             PRMInputError: a solution has no steps, an empty step, or is longer than the model's context.

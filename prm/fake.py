@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
 from prm.aggregate import Aggregation
-from prm.base import StepScores, check_scores, check_solutions
+from prm.base import OnTokens, StepScores, check_scores, check_solutions
 
 Scorer = Callable[[str, Sequence[str]], Sequence[float]]
 """(question, steps) → one score a step."""
@@ -40,16 +40,21 @@ class FakePRM:
         self._delay_s = delay_s
         self._tokens = tokens
 
-    async def score(self, question: str, solutions: Sequence[Sequence[str]]) -> list[StepScores]:
+    async def score(
+        self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None
+    ) -> list[StepScores]:
         check_solutions(solutions)
         await asyncio.sleep(self._delay_s)
-        results = [self._scored(question, steps) for steps in solutions]
+        results = [self._scored(question, steps, on_tokens) for steps in solutions]
         check_scores(solutions, results)
         return results
 
-    def _scored(self, question: str, steps: Sequence[str]) -> StepScores:
-        words = sum(len(text.split()) for text in (question, *steps))
-        return StepScores(tuple(self._scorer(question, steps)), words if self._tokens is None else self._tokens)
+    def _scored(self, question: str, steps: Sequence[str], on_tokens: OnTokens | None) -> StepScores:
+        scores = tuple(self._scorer(question, steps))
+        if on_tokens:
+            words = sum(len(text.split()) for text in (question, *steps))
+            on_tokens(words if self._tokens is None else self._tokens)
+        return StepScores(scores)
 
 
 def _drawn(seed: int, question: str, steps: Sequence[str]) -> list[float]:

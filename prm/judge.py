@@ -1,11 +1,10 @@
 """The policy itself as verifier: asked after each step whether the solution is right so far. No extra weights."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from prm.aggregate import Aggregation
-from prm.base import PRMError, StepScores, check_solutions
+from prm.base import OnTokens, PRMError, StepScores, check_solutions
 from prm.steps import SEPARATOR
 
 Chat = Sequence[Mapping[str, Any]]
@@ -21,23 +20,14 @@ _OPENING = (
 _CLOSING = "Is the solution correct so far? Answer Yes or No."
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The answer to one chat."""
-
-    probability: float
-    """P(Yes) / (P(Yes) + P(No)) of the next token."""
-    tokens: int
-    """Tokens computed for it: the prompt's without cached ones, and the generated."""
-
-
 class Verify(Protocol):
     """Asks a language model."""
 
-    async def __call__(self, chats: Sequence[Chat]) -> list[Verdict]:
-        """One verdict a chat that ends in a question with the answers Yes and No; the order is kept.
+    async def __call__(self, chats: Sequence[Chat], *, on_tokens: OnTokens | None = None) -> list[float]:
+        """P(Yes) / (P(Yes) + P(No)) of each chat's next token; the order is kept.
 
-        Cancelling the call stops its work.
+        Each chat ends in a question with the answers Yes and No. Cancelling the call stops its work. `on_tokens` is
+        told of each chat's tokens as they are computed, also of one that is cancelled or fails later.
 
         Raises:
             PRMInputError: a chat is longer than the model's context.
@@ -64,25 +54,18 @@ class Judge:
         self.name = name
         self._verify = verify
 
-    async def score(self, question: str, solutions: Sequence[Sequence[str]]) -> list[StepScores]:
+    async def score(
+        self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None
+    ) -> list[StepScores]:
         check_solutions(solutions)
-        # Candidates of one search often begin alike: a beginning is asked about once, and the first to have it pays.
-        payer: dict[tuple[str, ...], int] = {}
-        for i, steps in enumerate(solutions):
-            for prefix in _prefixes(steps):
-                payer.setdefault(prefix, i)
-        verdicts = await self._verdicts([judge_chat(question, prefix) for prefix in payer])
-        of = dict(zip(payer, verdicts, strict=True))
-        return [
-            StepScores(
-                tuple(of[prefix].probability for prefix in _prefixes(steps)),
-                sum(of[prefix].tokens for prefix in _prefixes(steps) if payer[prefix] == i),
-            )
-            for i, steps in enumerate(solutions)
-        ]
+        # Candidates of one search often begin alike: a beginning is asked about once.
+        prefixes = list(dict.fromkeys(prefix for steps in solutions for prefix in _prefixes(steps)))
+        verdicts = await self._verdicts([judge_chat(question, prefix) for prefix in prefixes], on_tokens)
+        of = dict(zip(prefixes, verdicts, strict=True))
+        return [StepScores(tuple(of[prefix] for prefix in _prefixes(steps))) for steps in solutions]
 
-    async def _verdicts(self, chats: list[Chat]) -> list[Verdict]:
-        verdicts = await self._verify(chats) if chats else []
+    async def _verdicts(self, chats: list[Chat], on_tokens: OnTokens | None) -> list[float]:
+        verdicts = await self._verify(chats, on_tokens=on_tokens) if chats else []
         if len(verdicts) != len(chats):
             raise PRMError(f"the verifier returned {len(verdicts)} verdicts for {len(chats)} chats")
         return verdicts

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal
 
-from prm import Aggregation, ProcessRewardModel, StepScores
+from prm import Aggregation, OnTokens, ProcessRewardModel, StepScores
 from prm.base import check_scores
 from strategies.base import Chunk, Engine, Prompt, Sampling, TokenIds
 
@@ -173,18 +173,25 @@ class MeteredPRM:
         self.name = prm.name
         self.aggregation: Aggregation = prm.aggregation
 
-    async def score(self, question: str, solutions: Sequence[Sequence[str]]) -> list[StepScores]:
+    async def score(
+        self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None
+    ) -> list[StepScores]:
         account = self._account
+
+        def pay(tokens: int) -> None:
+            account.usage.prm_tokens += tokens
+            if on_tokens:
+                on_tokens(tokens)
+
         if reason := account.spent(prm=True):
             raise account.stop(reason)
         account.usage.prm_calls += 1
         try:
             async with asyncio.timeout(account.seconds_left):
-                results = await self._prm.score(question, solutions)
+                results = await self._prm.score(question, solutions, on_tokens=pay)
         except TimeoutError:
             if account.seconds_left == 0:
                 raise account.stop("deadline") from None
             raise
-        account.usage.prm_tokens += sum(result.tokens for result in results)
         check_scores(solutions, results)
         return results

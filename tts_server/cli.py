@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 import strategies as strategy_registry
 from tts_server.config import ConfigError, Settings, load
@@ -186,7 +186,7 @@ def show(response: httpx.Response) -> None:
 @app.command()
 def strategies() -> None:
     """Lists the strategies and their options."""
-    table = Table("strategy", "what it does", "options", "paper")
+    table = Table(Column("strategy", no_wrap=True), "what it does", "options", "paper")
     for entry in strategy_registry.registry().values():
         table.add_row(entry.name, entry.description, ", ".join(entry.options.model_fields), entry.paper)
     out.print(table)
@@ -197,9 +197,10 @@ def list_models() -> None:
     """Lists the models of the catalog, and which are here already."""
     from tts_server.catalog import entries  # noqa: PLC0415
 
-    table = Table("name", "what it is", "license", "here")
+    table = Table(Column("name", no_wrap=True), "what it is", "license", "size", "here")
     for entry in entries():
-        table.add_row(entry.name, entry.description, entry.license, "yes" if entry.present else "no")
+        here = "yes" if entry.present else "no"
+        table.add_row(entry.name, entry.description, entry.license, f"{entry.size / 1e6:.0f} MB", here)
     out.print(table)
 
 

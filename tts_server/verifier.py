@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 
-from prm import PRMError, PRMInputError, Verdict
+from prm import OnTokens, PRMError, PRMInputError
 from prm.judge import Chat
 from strategies.base import Engine, Prompt, Sample, Sampling, TokenIds, TokenLogprob
 from tts_server.errors import APIError, ContextTooLong
@@ -35,7 +36,7 @@ class Verifier:
     Any other engine is asked for the likeliest tokens, which are read as text.
 
     Args:
-        engine: what answers; its tokens are counted in the verdicts, so it is not metered itself.
+        engine: what answers; its tokens are told as the verdicts', so it is not metered itself.
         concurrency: chats that are asked at once in one call.
     """
 
@@ -44,12 +45,12 @@ class Verifier:
         self._concurrency = concurrency
         self._answers: _Answers | None = None
 
-    async def __call__(self, chats: Sequence[Chat]) -> list[Verdict]:
-        return await pooled(self._ask, chats, self._concurrency)
+    async def __call__(self, chats: Sequence[Chat], *, on_tokens: OnTokens | None = None) -> list[float]:
+        return await pooled(partial(self._ask, on_tokens), chats, self._concurrency)
 
-    async def _ask(self, chat: Chat) -> Verdict:
+    async def _ask(self, on_tokens: OnTokens | None, chat: Chat) -> float:
         try:
-            return await (self._by_ids(chat) if self._engine.continues else self._by_text(chat))
+            return await (self._by_ids if self._engine.continues else self._by_text)(chat, on_tokens)
         except ContextTooLong as error:
             raise PRMInputError(f"a solution is too long for its judge. {error.message}") from error
         except (APIError, PRMError):
@@ -57,7 +58,7 @@ class Verifier:
         except Exception as error:
             raise PRMError(f"the engine {self._engine.model!r} gave no verdict: {error}") from error
 
-    async def _by_ids(self, chat: Chat) -> Verdict:
+    async def _by_ids(self, chat: Chat, on_tokens: OnTokens | None) -> float:
         # The answers' tokens are found once: chats differ before their last turn only, and a turn's beginning is a
         # token boundary. Two first calls at once find the same.
         answers = self._answers = self._answers or await self._find_answers(chat)
@@ -67,14 +68,14 @@ class Verifier:
             raise PRMError("the chat template writes an answer differently from chat to chat: no label can be found")
         labels = (answers.yes[0], answers.no[0])
         sampling = Sampling(max_tokens=1, temperature=0.0, logprobs=len(labels), logprob_token_ids=labels)
-        sample = await self._sample(Prompt(token_ids=ids[:shared]), sampling)
+        sample = await self._sample(Prompt(token_ids=ids[:shared]), sampling, on_tokens)
         seen = {token.token_id: token.logprob for token in _first(sample).top}
         if missing := [token for token in labels if token not in seen]:
             raise PRMError(f"the engine told no logprob of the labels' tokens {missing}")
-        return _verdict(sample, seen[labels[0]], seen[labels[1]])
+        return _verdict(seen[labels[0]], seen[labels[1]])
 
-    async def _by_text(self, chat: Chat) -> Verdict:
-        sample = await self._sample(Prompt(messages=tuple(chat)), _ONE_TOKEN)
+    async def _by_text(self, chat: Chat, on_tokens: OnTokens | None) -> float:
+        sample = await self._sample(Prompt(messages=tuple(chat)), _ONE_TOKEN, on_tokens)
         top = _first(sample).top
         yes, no = _mass(top, _YES), _mass(top, _NO)
         if yes is None and no is None:
@@ -82,7 +83,7 @@ class Verifier:
             raise PRMError(f"neither Yes nor No is among the likeliest answers of {self._engine.model!r} ({seen})")
         # A label that is not seen is less likely than all that are: the verdict is too timid, but on the right side.
         least = min(token.logprob for token in top)
-        return _verdict(sample, least if yes is None else yes, least if no is None else no)
+        return _verdict(least if yes is None else yes, least if no is None else no)
 
     async def _find_answers(self, chat: Chat) -> _Answers:
         yes, no = await self._answered(chat, _YES), await self._answered(chat, _NO)
@@ -96,10 +97,12 @@ class Verifier:
         messages = (*chat, {"role": "assistant", "content": answer})
         return await self._engine.encode(Prompt(messages=messages, template=template))
 
-    async def _sample(self, prompt: Prompt, sampling: Sampling) -> Sample:
+    async def _sample(self, prompt: Prompt, sampling: Sampling, on_tokens: OnTokens | None) -> Sample:
         sample = Sample()
         async with aclosing(self._engine.generate(prompt, sampling)) as chunks:
             async for chunk in chunks:
+                if on_tokens:
+                    on_tokens(chunk.prompt_tokens - chunk.cached_tokens + chunk.completion_tokens)
                 if chunk.error:
                     raise chunk.error
                 sample.chunks.append(chunk)
@@ -121,10 +124,10 @@ def _mass(top: Sequence[TokenLogprob], label: str) -> float | None:
     return most + math.log(math.fsum(math.exp(logprob - most) for logprob in seen))
 
 
-def _verdict(sample: Sample, yes: float, no: float) -> Verdict:
+def _verdict(yes: float, no: float) -> float:
+    """P(Yes) / (P(Yes) + P(No)) from their logarithms."""
     most = max(yes, no)
     if not math.isfinite(most):
         raise PRMError("the model gives neither Yes nor No any probability")
     odds_yes, odds_no = math.exp(yes - most), math.exp(no - most)
-    computed = sum(c.prompt_tokens - c.cached_tokens + c.completion_tokens for c in sample.chunks)
-    return Verdict(odds_yes / (odds_yes + odds_no), computed)
+    return odds_yes / (odds_yes + odds_no)

@@ -1,7 +1,7 @@
 """What every reward model keeps, plug-ins included: add it to `MEMBERS`."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -10,12 +10,14 @@ from prm import (
     AGGREGATIONS,
     FakePRM,
     Judge,
+    OnTokens,
     PRMError,
     PRMInputError,
     ProcessRewardModel,
     StepScores,
     check_scores,
 )
+from strategies.base import Chunk, Prompt, Sampling
 from strategies.budget import Account
 from tts_server.engines.fake import FakeEngine, FakeReply, FakeRequest, decode
 from tts_server.verifier import Verifier
@@ -36,6 +38,8 @@ class Member:
     prm: ProcessRewardModel
     idle: Callable[[], bool] = lambda: True
     """Whether nothing of it runs any more."""
+    computed: Callable[[], int] = lambda: 0
+    """Tokens that it has computed so far."""
 
 
 def verdict(request: FakeRequest) -> FakeReply:
@@ -45,18 +49,35 @@ def verdict(request: FakeRequest) -> FakeReply:
     return FakeReply(labels[0], dict(zip(labels, (sure, 1 - sure), strict=True)))
 
 
+class CountingEngine(FakeEngine):
+    """Adds up what it has computed."""
+
+    computed = 0
+
+    async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
+        async for chunk in super().generate(prompt, sampling, n):
+            self.computed += chunk.prompt_tokens - chunk.cached_tokens + chunk.completion_tokens
+            yield chunk
+
+
 def fake(delay_s: float) -> Member:
-    return Member(FakePRM(delay_s=delay_s))
+    scored: list[Sequence[str]] = []
+
+    def scorer(question: str, steps: Sequence[str]) -> list[float]:
+        scored.append(steps)
+        return [sum(step.encode()) % 101 / 100 for step in steps]
+
+    return Member(FakePRM(scorer, delay_s=delay_s, tokens=7), computed=lambda: 7 * len(scored))
 
 
 def judge(delay_s: float) -> Member:
-    engine = FakeEngine(verdict, token_s=delay_s)
-    return Member(Judge(Verifier(engine)), lambda: engine.live == 0)
+    engine = CountingEngine(verdict, token_s=delay_s)
+    return Member(Judge(Verifier(engine)), lambda: engine.live == 0, lambda: engine.computed)
 
 
 def judge_by_text(delay_s: float) -> Member:
-    engine = FakeEngine(verdict, token_s=delay_s, continues=False)
-    return Member(Judge(Verifier(engine)), lambda: engine.live == 0)
+    engine = CountingEngine(verdict, token_s=delay_s, continues=False)
+    return Member(Judge(Verifier(engine)), lambda: engine.live == 0, lambda: engine.computed)
 
 
 MEMBERS = [fake, judge, judge_by_text]
@@ -98,7 +119,9 @@ def test_a_batch_scores_as_one_by_one(make: Callable[[float], Member]) -> None:
 
 
 def test_it_says_what_it_computed(make: Callable[[float], Member]) -> None:
-    assert sum(result.tokens for result in score(make(0).prm, SOLUTIONS)) > 0
+    member, tokens = make(0), list[int]()
+    asyncio.run(member.prm.score(QUESTION, SOLUTIONS, on_tokens=tokens.append))
+    assert sum(tokens) == member.computed() > 0
 
 
 def test_no_solutions_have_no_scores(make: Callable[[float], Member]) -> None:
@@ -139,10 +162,10 @@ def test_cancelling_leaves_nothing_behind(make: Callable[[float], Member]) -> No
     asyncio.run(main())
 
 
-def test_cancelling_at_any_await_leaves_nothing_behind(make: Callable[[float], Member]) -> None:
+def test_cancelling_at_any_await_leaves_nothing_behind_and_nothing_unsaid(make: Callable[[float], Member]) -> None:
     async def main(turns: int) -> bool:
-        member = make(0)
-        call = asyncio.create_task(member.prm.score(QUESTION, SOLUTIONS))
+        member, tokens = make(0), list[int]()
+        call = asyncio.create_task(member.prm.score(QUESTION, SOLUTIONS, on_tokens=tokens.append))
         for _ in range(turns):
             await asyncio.sleep(0)
         done = call.done()
@@ -150,6 +173,7 @@ def test_cancelling_at_any_await_leaves_nothing_behind(make: Callable[[float], M
         await asyncio.gather(call, return_exceptions=True)
         assert asyncio.all_tasks() == {asyncio.current_task()}
         assert member.idle()
+        assert sum(tokens) == member.computed()
         return done
 
     assert any(asyncio.run(main(turns)) for turns in range(40))
@@ -162,8 +186,10 @@ class Careless:
         self.name, self.aggregation = prm.name, prm.aggregation
         self._prm = prm
 
-    async def score(self, question: str, solutions: object) -> list[StepScores]:
-        results = await self._prm.score(question, solutions)  # type: ignore[arg-type]
+    async def score(
+        self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None
+    ) -> list[StepScores]:
+        results = await self._prm.score(question, solutions, on_tokens=on_tokens)
         return [StepScores(result.scores[:-1]) for result in results]
 
 

@@ -1,6 +1,7 @@
 """The reward model without a model."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -35,8 +36,29 @@ def test_drawn_scores_differ_by_seed_question_and_steps() -> None:
 
 
 def test_tokens_are_words_or_what_is_said() -> None:
-    assert score(FakePRM(), "what is it", ["one two", "three"])[0].tokens == 6
-    assert score(FakePRM(tokens=7), "what is it", ["one two", "three"])[0].tokens == 7
+    def told(prm: FakePRM) -> list[int]:
+        tokens: list[int] = []
+        asyncio.run(prm.score("what is it", [["one two", "three"], ["four"]], on_tokens=tokens.append))
+        return tokens
+
+    assert told(FakePRM()) == [6, 4]
+    assert told(FakePRM(tokens=7)) == [7, 7]
+
+
+def test_solutions_that_were_scored_before_a_failure_are_told() -> None:
+    def scorer(question: str, steps: Sequence[str]) -> list[float]:
+        if "down" in steps:
+            raise PRMError("down")
+        return [0.5 if step == "a" else 1.5 for step in steps]
+
+    def told(*solutions: list[str]) -> int:
+        tokens: list[int] = []
+        with pytest.raises(PRMError):
+            asyncio.run(FakePRM(scorer, tokens=3).score("q", solutions, on_tokens=tokens.append))
+        return sum(tokens)
+
+    assert told(["a"], ["down"], ["a"]) == 3
+    assert told(["a"], ["no probability"], ["a"]) == 6
 
 
 @pytest.mark.parametrize("scores", [[], [0.5], [0.5, 0.5, 0.5], [0.5, 1.5]])

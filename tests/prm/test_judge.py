@@ -6,22 +6,25 @@ from itertools import takewhile
 
 import pytest
 
-from prm import Judge, PRMError, StepScores, Verdict
+from prm import Judge, OnTokens, PRMError, StepScores
 from prm.judge import Chat, judge_chat
 
 
 class Notes:
-    """A verifier that notes what it is asked."""
+    """A verifier that notes what it is asked, each chat for ten tokens."""
 
-    def __init__(self, verdict: Callable[[str], Verdict] = lambda text: Verdict(0.5, 1)) -> None:
+    def __init__(self, verdict: Callable[[str], float] = lambda text: 0.5) -> None:
         self.asked: list[str] = []
         self.calls = 0
         self._verdict = verdict
 
-    async def __call__(self, chats: Sequence[Chat]) -> list[Verdict]:
+    async def __call__(self, chats: Sequence[Chat], *, on_tokens: OnTokens | None = None) -> list[float]:
         self.calls += 1
         texts = [chat[-1]["content"] for chat in chats]
         self.asked += texts
+        if on_tokens:
+            for _ in chats:
+                on_tokens(10)
         return [self._verdict(text) for text in texts]
 
 
@@ -30,20 +33,22 @@ def score(notes: Notes, *solutions: list[str]) -> list[StepScores]:
 
 
 def test_step_k_is_judged_with_the_steps_up_to_it() -> None:
-    notes = Notes(lambda text: Verdict(0.9 if "third" not in text else 0.2, 10))
-    assert score(notes, ["first", "second", "third"]) == [StepScores((0.9, 0.9, 0.2), 30)]
+    notes = Notes(lambda text: 0.9 if "third" not in text else 0.2)
+    assert score(notes, ["first", "second", "third"]) == [StepScores((0.9, 0.9, 0.2))]
     assert ["second" in text for text in notes.asked] == [False, True, True]
     assert all("What is it?" in text and "first" in text for text in notes.asked)
 
 
-def test_a_beginning_that_candidates_share_is_asked_once_and_paid_by_the_first() -> None:
-    notes = Notes(lambda text: Verdict(len(text) % 7 / 7, 10))
-    one, two, same = score(notes, ["a", "b"], ["a", "c"], ["a", "b"])
+def test_a_beginning_that_candidates_share_is_asked_and_paid_once() -> None:
+    notes = Notes(lambda text: len(text) % 7 / 7)
+    tokens: list[int] = []
+    solutions = [["a", "b"], ["a", "c"], ["a", "b"]]
+    one, two, same = asyncio.run(Judge(notes).score("What is it?", solutions, on_tokens=tokens.append))
     assert len(notes.asked) == len(set(notes.asked)) == 3
     assert notes.calls == 1
     assert one.scores == same.scores
     assert one.scores[0] == two.scores[0]
-    assert (one.tokens, two.tokens, same.tokens) == (20, 10, 0)
+    assert sum(tokens) == 30
 
 
 def test_equal_steps_after_different_beginnings_are_different_questions() -> None:
@@ -77,8 +82,8 @@ def test_nothing_to_score_asks_nothing() -> None:
 
 
 def test_a_verifier_that_loses_a_verdict_is_an_error() -> None:
-    async def forgetful(chats: Sequence[Chat]) -> list[Verdict]:
-        return [Verdict(0.5, 1)] * (len(chats) - 1)
+    async def forgetful(chats: Sequence[Chat], *, on_tokens: OnTokens | None = None) -> list[float]:
+        return [0.5] * (len(chats) - 1)
 
     with pytest.raises(PRMError, match="1 verdicts for 2 chats"):
         asyncio.run(Judge(forgetful).score("q", [["a", "b"]]))
@@ -86,7 +91,7 @@ def test_a_verifier_that_loses_a_verdict_is_an_error() -> None:
 
 def test_a_verdict_that_is_no_probability_is_an_error() -> None:
     with pytest.raises(PRMError, match="in \\[0, 1\\]"):
-        score(Notes(lambda text: Verdict(float("nan"), 1)), ["a"])
+        score(Notes(lambda text: float("nan")), ["a"])
 
 
 def test_the_whole_solutions_verdict_is_its_score() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from searching import TASK, world
 
-from prm import FakePRM, PRMError, StepScores
+from prm import FakePRM, OnTokens, PRMError, StepScores
 from strategies.base import Chunk, Engine, Prompt, Sampling
 from strategies.budget import Account, Budget, BudgetSpent, StopReason, Usage
 from tts_server.engines.fake import FakeEngine
@@ -255,7 +255,9 @@ def test_scores_are_counted_and_paid_to_the_end_of_the_call() -> None:
     assert (metered.name, metered.aggregation) == (prm.name, prm.aggregation)
 
     async def main() -> None:
-        assert await metered.score("q", STEPS) == await prm.score("q", STEPS)
+        told: list[int] = []
+        assert await metered.score("q", STEPS, on_tokens=told.append) == await prm.score("q", STEPS)
+        assert told == [6, 6]
         assert account.spent(prm=True) is None
         await metered.score("q", STEPS)
         assert account.stop_reason is None
@@ -287,17 +289,38 @@ def test_a_hanging_reward_model_is_left_at_the_deadline() -> None:
     assert (account.usage.prm_calls, account.usage.prm_tokens) == (1, 0)
 
 
+class Slowing(FakePRM):
+    """Scores one solution and hangs at the next."""
+
+    async def score(
+        self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None
+    ) -> list[StepScores]:
+        await super().score(question, solutions[:1], on_tokens=on_tokens)
+        await asyncio.sleep(3600)
+        return []
+
+
+def test_what_was_scored_before_the_deadline_is_paid() -> None:
+    account = Account(Budget(deadline_s=0.05))
+    with pytest.raises(BudgetSpent):
+        asyncio.run(account.meter_prm(Slowing(tokens=6)).score("q", STEPS))
+    assert (account.usage.prm_calls, account.usage.prm_tokens) == (1, 6)
+
+
 class Wrong(FakePRM):
-    """Loses a result, or fails."""
+    """Loses a result, or fails after it."""
 
     def __init__(self, error: Exception | None = None) -> None:
         super().__init__(tokens=6)
         self._error = error
 
-    async def score(self, question: str, solutions: Sequence[Sequence[str]]) -> list[StepScores]:
+    async def score(
+        self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None
+    ) -> list[StepScores]:
+        results = await super().score(question, solutions[1:], on_tokens=on_tokens)
         if self._error:
             raise self._error
-        return (await super().score(question, solutions))[1:]
+        return results
 
 
 def test_a_count_that_does_not_match_is_an_error_and_paid() -> None:
@@ -308,8 +331,9 @@ def test_a_count_that_does_not_match_is_an_error_and_paid() -> None:
 
 
 @pytest.mark.parametrize("error", [PRMError("no"), TimeoutError("slow")])
-def test_an_error_of_the_reward_model_comes_through(error: Exception) -> None:
+def test_an_error_of_the_reward_model_comes_through_and_what_it_computed_is_paid(error: Exception) -> None:
     account = Account(Budget(deadline_s=60))
     with pytest.raises(type(error), match=str(error)):
         asyncio.run(account.meter_prm(Wrong(error)).score("q", STEPS))
     assert account.stop_reason is None
+    assert account.usage.prm_tokens == 6

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from searching import TASK, BreakingEngine, CrowdedEngine, begin, broken, search, world
 
 import strategies
-from prm import FakePRM, PRMError, ProcessRewardModel, StepScores
+from prm import FakePRM, OnTokens, PRMError, ProcessRewardModel, StepScores
 from strategies import Entry
 from strategies.base import Event, Final, Message, Prompt, Refused, Task
 from strategies.budget import Account, Budget
@@ -152,9 +152,11 @@ class Ledger:
         self._prm = FakePRM(tokens=5)
         self.name, self.aggregation = self._prm.name, self._prm.aggregation
 
-    async def score(self, question: str, solutions: Sequence[Sequence[str]]) -> list[StepScores]:
+    async def score(
+        self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None
+    ) -> list[StepScores]:
         self.seen.append(self.account.usage.prm_tokens)
-        return await self._prm.score(question, solutions)
+        return await self._prm.score(question, solutions, on_tokens=on_tokens)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

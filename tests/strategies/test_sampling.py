@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from searching import TASK, BreakingEngine, broken, world
 
-from prm import FakePRM, ProcessRewardModel, StepScores
+from prm import FakePRM, OnTokens, ProcessRewardModel, StepScores
 from strategies.base import Candidate, Chunk, Engine, FinishReason, Progress, Refused, Sample, Sampling, Selector
 from strategies.budget import Account, Budget
 from strategies.sampling import (
@@ -123,9 +123,11 @@ class Noting(FakePRM):
         super().__init__(lambda question, steps: [0.9, *[0.4] * (len(steps) - 1)], aggregation="last")
         self.calls: list[tuple[str, list[Sequence[str]]]] = []
 
-    async def score(self, question: str, solutions: Sequence[Sequence[str]]) -> list[StepScores]:
+    async def score(
+        self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None
+    ) -> list[StepScores]:
         self.calls.append((question, list(solutions)))
-        return await super().score(question, solutions)
+        return await super().score(question, solutions, on_tokens=on_tokens)
 
 
 def test_all_are_scored_in_one_call_and_by_their_steps() -> None:

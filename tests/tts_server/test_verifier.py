@@ -3,13 +3,16 @@
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from prm import Judge, PRMError, PRMInputError, StepScores, Verdict
+from prm import Judge, PRMError, PRMInputError, StepScores
 from prm.judge import judge_chat
 from strategies.base import Chunk, Prompt, Refused, Sampling, TokenIds, TokenLogprob, text_of
+from strategies.budget import Account, Budget, BudgetSpent
 from tts_server.engines.fake import FakeEngine
 from tts_server.errors import APIError, ContextTooLong, EngineUnavailable
 from tts_server.verifier import Verifier
@@ -77,14 +80,20 @@ class Letters:
         return tuple(entry(token, p) for token, p in self._next.items())
 
 
-def ask(engine: Any, *chats: list[dict[str, str]]) -> list[Verdict]:
+def ask(engine: Any, *chats: list[dict[str, str]]) -> list[float]:
     return asyncio.run(Verifier(engine)(chats or (CHAT,)))
+
+
+def cost(engine: Any) -> int:
+    tokens: list[int] = []
+    asyncio.run(Verifier(engine)((CHAT,), on_tokens=tokens.append))
+    return sum(tokens)
 
 
 def test_the_labels_are_the_first_tokens_that_differ() -> None:
     engine = Letters({"Y": 0.3, "N": 0.1, "x": 0.6})
     [verdict] = ask(engine)
-    assert verdict.probability == pytest.approx(0.75)
+    assert verdict == pytest.approx(0.75)
     [(prompt, sampling)] = engine.asked
     assert "".join(map(chr, prompt.token_ids)) == f"[user]{CHAT[0]['content']}[assistant]"
     assert sampling.logprob_token_ids == (ord("Y"), ord("N"))
@@ -101,21 +110,73 @@ def test_what_the_template_opens_an_answer_with_belongs_to_the_prompt() -> None:
 def test_labels_are_found_once_for_many_chats() -> None:
     engine = Letters({"Y": 0.3, "N": 0.1})
     other = [{"role": "user", "content": "Yes? No? <|im_end|> Answer Yes or No."}]
-    verdicts = ask(engine, CHAT, other, CHAT)
-    assert [v.probability for v in verdicts] == pytest.approx([0.75] * 3)
+    assert ask(engine, CHAT, other, CHAT) == pytest.approx([0.75] * 3)
     assert "".join(map(chr, engine.asked[1][0].token_ids)) == f"[user]{other[0]['content']}[assistant]"
 
 
 def test_tokens_are_what_was_computed() -> None:
     whole = len(f"[user]{CHAT[0]['content']}[assistant]") + 1
-    assert ask(Letters({"Y": 0.5, "N": 0.5}))[0].tokens == whole
-    assert ask(Letters({"Y": 0.5, "N": 0.5}, cached=30))[0].tokens == whole - 30
-    assert ask(Letters({"Yes": 0.5, "No": 0.5}, continues=False))[0].tokens == 101
+    assert cost(Letters({"Y": 0.5, "N": 0.5})) == whole
+    assert cost(Letters({"Y": 0.5, "N": 0.5}, cached=30)) == whole - 30
+    assert cost(Letters({"Yes": 0.5, "No": 0.5}, continues=False)) == 101
+
+
+class Breaking(Letters):
+    """Answers two chats; in the third, and any after it, it hangs or fails after it has read the prompt."""
+
+    def __init__(self, error: Exception | None = None, *, as_chunk: bool = False) -> None:
+        super().__init__({"Y": 0.5, "N": 0.5}, cached=30)
+        self.computed = 0
+        self._breaks_with = error
+        self._as_chunk = as_chunk
+
+    async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
+        before = len(self.asked)
+        async with aclosing(super().generate(prompt, sampling, n)) as chunks:
+            async for chunk in chunks:
+                read = Chunk(0, prompt_tokens=chunk.prompt_tokens, cached_tokens=chunk.cached_tokens)
+                self.computed += chunk.prompt_tokens - chunk.cached_tokens
+                if before < 2:
+                    self.computed += chunk.completion_tokens
+                    yield chunk
+                elif self._breaks_with and self._as_chunk:
+                    yield replace(read, finish_reason="error", error=self._breaks_with)
+                else:
+                    yield read
+                    await self._break()
+
+    async def _break(self) -> None:
+        if self._breaks_with:
+            raise self._breaks_with
+        await asyncio.sleep(3600)
+
+
+SOLUTION = [["one", "two", "three", "four"]]
+
+
+def test_a_call_that_the_deadline_cuts_is_paid_to_the_token() -> None:
+    engine, account = Breaking(), Account(Budget(deadline_s=0.1))
+    judge = account.meter_prm(Judge(Verifier(engine, concurrency=2)))
+    with pytest.raises(BudgetSpent):
+        asyncio.run(judge.score("What is 2 + 2?", SOLUTION))
+    assert len(engine.asked) == 4
+    assert engine.open == 0
+    assert account.usage.prm_tokens == engine.computed > 0
+
+
+@pytest.mark.parametrize("as_chunk", [True, False])
+def test_a_call_that_fails_halfway_is_paid_to_the_token(as_chunk: bool) -> None:
+    engine, account = Breaking(OSError("gone"), as_chunk=as_chunk), Account()
+    judge = account.meter_prm(Judge(Verifier(engine, concurrency=1)))
+    with pytest.raises(PRMError, match="gone"):
+        asyncio.run(judge.score("What is 2 + 2?", SOLUTION))
+    assert len(engine.asked) == 3
+    assert account.usage.prm_tokens == engine.computed > 0
 
 
 @pytest.mark.parametrize(("p_yes", "p_no", "probability"), [(1.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1e-300, 1e-300, 0.5)])
 def test_extreme_probabilities_are_exact(p_yes: float, p_no: float, probability: float) -> None:
-    assert ask(Letters({"Y": p_yes, "N": p_no}))[0].probability == probability
+    assert ask(Letters({"Y": p_yes, "N": p_no})) == [probability]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +191,7 @@ def test_extreme_probabilities_are_exact(p_yes: float, p_no: float, probability:
 )
 def test_without_token_ids_the_likeliest_tokens_are_read(seen: dict[str, float], probability: float) -> None:
     engine = Letters(seen, continues=False)
-    assert ask(engine)[0].probability == pytest.approx(probability)
+    assert ask(engine) == pytest.approx([probability])
     [(prompt, sampling)] = engine.asked
     assert prompt == Prompt(messages=tuple(CHAT))
     assert (sampling.logprobs, sampling.logprob_token_ids) == (20, ())
@@ -222,6 +283,21 @@ def test_chats_are_asked_at_once_but_bounded_and_a_failure_stops_the_rest() -> N
         asyncio.run(Verifier(failing, concurrency=4)(chats))
     assert len(failing.asked) <= 4
     assert failing.open == 0
+
+
+@pytest.mark.parametrize("continues", [True, False])
+def test_the_fake_engine_has_an_opinion_of_each_step(continues: bool) -> None:
+    async def main() -> tuple[float, ...]:
+        judge = Judge(Verifier(FakeEngine(continues=continues)))
+        [result] = await judge.score("What is 2 + 2?", [[f"Step {k}." for k in range(20)]])
+        return result.scores
+
+    scores = asyncio.run(main())
+    assert all(0 < score < 1 for score in scores)
+    assert min(scores) < 0.3
+    assert max(scores) > 0.7
+    assert len(set(scores)) == 20
+    assert asyncio.run(main()) == scores
 
 
 @pytest.mark.real

@@ -47,8 +47,11 @@ def default_script(request: FakeRequest) -> FakeReply:
     """Repeats the question and guesses a digit, mostly the same one; a verdict on request."""
     said = text_of(request.messages[-1]) if request.messages else request.text
     if "Yes or No" in said:
-        sure = request.rng.random()
-        return FakeReply("Yes" if sure >= 0.5 else "No", {"Yes": sure, "No": 1 - sure})
+        # What a model gives its next token depends on the prompt alone, not on the seed.
+        sure = random.Random(request.text).random()
+        labels = [decode((token,)) for token in request.sampling.logprob_token_ids] or ["Yes", "No"]
+        rivals = dict(zip(labels, (sure, 1 - sure), strict=False))
+        return FakeReply(max(rivals, key=rivals.__getitem__), rivals)
     guess = len(said) % 10 if request.rng.random() < 0.6 else request.rng.randrange(10)
     return FakeReply(f"You said: {said[:200]}\n\nI think about it for a while.\n\nThe answer is \\boxed{{{guess}}}.")
 

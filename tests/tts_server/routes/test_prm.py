@@ -9,7 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from prm import FakePRM, PRMInputError, ProcessRewardModel, StepScores
+from prm import FakePRM, OnTokens, PRMInputError, ProcessRewardModel, StepScores
 from tts_server.handlers import HANDLERS
 from tts_server.routes import prm as route
 
@@ -21,9 +21,11 @@ class Noting(FakePRM):
         super().__init__(lambda question, steps: [1 / (k + 2) for k in range(len(steps))], **options)
         self.calls: list[tuple[str, list[list[str]]]] = []
 
-    async def score(self, question: str, solutions: Sequence[Sequence[str]]) -> list[StepScores]:
+    async def score(
+        self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None
+    ) -> list[StepScores]:
         self.calls.append((question, [list(steps) for steps in solutions]))
-        return await super().score(question, solutions)
+        return await super().score(question, solutions, on_tokens=on_tokens)
 
 
 def app(*prms: ProcessRewardModel) -> FastAPI:
@@ -192,7 +194,9 @@ def test_when_the_client_leaves_the_scoring_is_cancelled() -> None:
     begun = asyncio.Event()
 
     class Slow(FakePRM):
-        async def score(self, question: str, solutions: Sequence[Sequence[str]]) -> list[StepScores]:
+        async def score(
+            self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None
+        ) -> list[StepScores]:
             begun.set()
             try:
                 await asyncio.sleep(60)

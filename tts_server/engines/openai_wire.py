@@ -1,0 +1,275 @@
+"""OpenAI's wire format both ways: sampling to request fields, stream frames to chunks. Pure; knows no HTTP."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from strategies.base import Chunk, FinishReason, Prompt, Refused, Sampling, TokenIds, TokenLogprob
+from tts_server.errors import APIError, UpstreamError
+
+_SHARED = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "logit_bias", "seed")
+_EXTRAS: Mapping[str, tuple[Any, ...]] = {
+    "top_k": (None, -1, 0),
+    "min_p": (None, 0),
+    "repetition_penalty": (None, 1),
+    "min_tokens": (None, 0),
+    "ignore_eos": (False,),
+    "stop_token_ids": ((),),
+    "include_stop": (False,),
+    "logprob_token_ids": ((),),
+}
+"""vLLM's additions to OpenAI's fields, each with the values that ask for nothing."""
+_PLAIN_TEMPLATE = {"add_generation_prompt": True, "continue_final_message": False}
+_FAILED = ("abort", "error")
+_ID_PREFIX = "token_id:"
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What an upstream has shown that it can do."""
+
+    continues: bool = False
+    """Takes and gives token ids, as vLLM does; otherwise plain chat."""
+    samples: bool = False
+    """Several samples in one request."""
+    usage: bool = False
+    """Tells the tokens at a stream's end."""
+    continuous_usage: bool = False
+    """Tells the tokens with every piece."""
+    logprobs: bool = False
+    token_logprobs: bool = False
+    """Tells the logprobs of tokens that are named by id."""
+    limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+
+    @property
+    def stream_options(self) -> dict[str, bool] | None:
+        if not self.usage:
+            return None
+        # Token ids tell as much as continuous usage.
+        often = self.continuous_usage and not self.continues
+        return {"include_usage": True} | ({"continuous_usage_stats": True} if often else {})
+
+
+def completion_fields(sampling: Sampling, abilities: Abilities, room: int) -> dict[str, Any]:
+    """A sampling as vLLM's `/v1/completions` takes it, for at most `room` tokens.
+
+    Raises:
+        Refused: the upstream does not tell logprobs.
+    """
+    fields = _shared_fields(sampling, abilities)
+    # Without a limit this endpoint stops after 16 tokens.
+    fields["max_tokens"] = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
+    fields["return_token_ids"] = True
+    asked = (name for name, neutral in _EXTRAS.items() if getattr(sampling, name) not in neutral)
+    fields |= {name: getattr(sampling, name) for name in asked}
+    if fields.pop("include_stop", False):
+        fields["include_stop_str_in_output"] = True
+    if sampling.logprobs is not None:
+        _require(abilities.logprobs, "logprobs")
+        fields["logprobs"] = sampling.logprobs
+    if sampling.logprob_token_ids:
+        _require(abilities.token_logprobs, "logprob_token_ids")
+        fields |= {"logprobs": len(sampling.logprob_token_ids), "return_tokens_as_token_ids": True}
+    return fields
+
+
+def chat_fields(prompt: Prompt, sampling: Sampling, abilities: Abilities) -> dict[str, Any]:
+    """A prompt and a sampling as any `/v1/chat/completions` takes them.
+
+    Raises:
+        Refused: they hold what plain chat has no field for.
+    """
+    if prompt.token_ids:
+        raise Refused(
+            "The upstream speaks plain chat: it continues no token ids, as step search needs.", "tts.strategy"
+        )
+    for name, value in prompt.template.items():
+        _require(name in _PLAIN_TEMPLATE and value == _PLAIN_TEMPLATE[name], name)
+    for name, neutral in _EXTRAS.items():
+        _require(getattr(sampling, name) in neutral, name)
+    fields = _shared_fields(sampling, abilities) | {"messages": prompt.messages}
+    if sampling.max_tokens is not None:
+        fields[abilities.limit_field] = sampling.max_tokens
+    if sampling.logprobs is not None:
+        _require(abilities.logprobs, "logprobs")
+        fields |= {"logprobs": True} | ({"top_logprobs": sampling.logprobs} if sampling.logprobs else {})
+    return fields
+
+
+def _shared_fields(sampling: Sampling, abilities: Abilities) -> dict[str, Any]:
+    fields: dict[str, Any] = {"stream": True}
+    for name in _SHARED:
+        if (value := getattr(sampling, name)) is not None:
+            fields[name] = value
+    if sampling.stop:
+        fields["stop"] = sampling.stop
+    if sampling.structured is not None:
+        fields["response_format"] = sampling.structured
+    if options := abilities.stream_options:
+        fields["stream_options"] = options
+    return fields
+
+
+def _require(able: bool, field: str) -> None:
+    if not able:
+        raise Refused(f"The upstream cannot honour {field!r}.", field)
+
+
+class Samples:
+    """The samples of one request, as its frames tell them.
+
+    The last sample's last chunk is held back until the stream's end, because the usage comes after it. Where the
+    upstream tells neither token ids nor usage while it streams, a piece counts as one token, and the held chunk carries
+    the difference to the usage, which is negative where the upstream sent more pieces than tokens.
+
+    Args:
+        abilities: of the upstream.
+        n: samples in this request.
+        first: index of the first of them in the engine's call.
+        prompt_tokens: if they are known; otherwise taken from the usage, which tells them once a request or, where it
+            is continuous, once a sample.
+        sampling: what was asked for.
+    """
+
+    def __init__(self, abilities: Abilities, n: int, first: int, prompt_tokens: int, sampling: Sampling) -> None:
+        self._held: Chunk | None = None
+        self._counts_ids = abilities.continues
+        self._continuous = abilities.continuous_usage and not abilities.continues
+        self._n = n
+        self._first = first
+        self._prompt_tokens = prompt_tokens
+        self._sampling = sampling
+        self._growing = set(range(n))
+        self._unpaid = set(range(n))
+        """Samples whose prompt is not counted yet."""
+        self._counted = [0] * n
+        self._usage: Mapping[str, Any] = {}
+
+    def read(self, frame: Mapping[str, Any]) -> Iterator[Chunk]:
+        """What a frame adds.
+
+        Raises:
+            UpstreamError: it is not OpenAI's format, or tells of a failure.
+        """
+        try:
+            yield from self._read(frame)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise UpstreamError("The upstream's stream is not in OpenAI's format.") from error
+
+    def check_ended(self) -> None:
+        """Raises UpstreamError if the stream's end comes too early."""
+        if self._growing:
+            raise UpstreamError("The upstream ended its stream before it had finished.")
+
+    def fail(self, error: APIError) -> list[Chunk]:
+        """The ends of the samples that a failure of the stream cut off; raises it again if it is all of them."""
+        if len(self._growing) == self._n:
+            raise error
+        return [Chunk(self._first + i, finish_reason="error", error=error) for i in sorted(self._growing)]
+
+    def last(self) -> Chunk | None:
+        """The chunk that was held back, with what the usage told."""
+        if self._held is None:
+            return None
+        told = self._usage.get("completion_tokens")
+        missing = 0 if told is None else told - sum(self._counted)
+        prompt_tokens = self._usage.get("prompt_tokens") if len(self._unpaid) == self._n else None
+        details: Mapping[str, Any] = self._usage.get("prompt_tokens_details") or {}
+        return replace(
+            self._held,
+            completion_tokens=self._held.completion_tokens + missing,
+            prompt_tokens=self._held.prompt_tokens or prompt_tokens or 0,
+            cached_tokens=details.get("cached_tokens") or 0,
+        )
+
+    def _read(self, frame: Mapping[str, Any]) -> Iterator[Chunk]:
+        choices: Sequence[Mapping[str, Any]] = frame.get("choices") or ()
+        usage: Mapping[str, Any] = frame.get("usage") or {}
+        if usage and not (choices and self._continuous):
+            self._usage = usage
+        for choice in choices:
+            index = choice["index"]
+            if index not in self._growing:
+                continue
+            chunk = self._grow(index, choice, usage if self._continuous else {})
+            if chunk.finish_reason:
+                self._growing.discard(index)
+                if not self._growing:
+                    self._held = chunk
+                    return
+            if chunk.text or chunk.completion_tokens or chunk.finish_reason:
+                yield chunk
+
+    def _grow(self, index: int, choice: Mapping[str, Any], usage: Mapping[str, Any]) -> Chunk:
+        delta: Mapping[str, Any] = choice.get("delta") or {}
+        text: str = choice.get("text") or delta.get("content") or ""
+        token_ids = tuple(choice.get("token_ids") or ())
+        if self._counts_ids:
+            tokens = len(token_ids)
+        elif usage:
+            tokens = max(0, (usage.get("completion_tokens") or 0) - self._counted[index])
+        else:
+            # A hosted model's reasoning is generated, and paid for, but no part of the answer.
+            tokens = int(bool(text or delta.get("reasoning") or delta.get("reasoning_content")))
+        self._counted[index] += tokens
+        finish, stop = _finish(choice)
+        prompt_tokens = 0
+        if (
+            index in self._unpaid
+            and (tokens or finish)
+            and (known := self._prompt_tokens or usage.get("prompt_tokens"))
+        ):
+            self._unpaid.discard(index)
+            prompt_tokens = known
+        logprobs = choice.get("logprobs")
+        return Chunk(
+            self._first + index,
+            text=text,
+            token_ids=token_ids,
+            completion_tokens=tokens,
+            logprobs=self._logprobs(logprobs, token_ids) if logprobs else (),
+            prompt_tokens=prompt_tokens,
+            finish_reason=finish,
+            stop=stop,
+        )
+
+    def _logprobs(self, logprobs: Mapping[str, Any], token_ids: TokenIds) -> tuple[TokenLogprob, ...]:
+        if "content" in logprobs:
+            return tuple(map(_chat_logprob, logprobs["content"] or ()))
+        tokens, values, tops = logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"]
+        return tuple(
+            TokenLogprob(token, value, token_id, self._top(top or {}))
+            for token, value, token_id, top in zip(tokens, values, token_ids, tops, strict=True)
+        )
+
+    def _top(self, top: Mapping[str, float]) -> tuple[TokenLogprob, ...]:
+        if asked := self._sampling.logprob_token_ids:
+            return tuple(TokenLogprob(name, top[name], token) for token in asked if (name := token_name(token)) in top)
+        # vLLM adds the sampled token to the likeliest ones.
+        likeliest = sorted(top.items(), key=lambda rival: -rival[1])[: self._sampling.logprobs]
+        return tuple(TokenLogprob(token, value) for token, value in likeliest)
+
+
+def token_name(token_id: int) -> str:
+    """How vLLM names a token in logprobs when it is asked for ids in place of text."""
+    return f"{_ID_PREFIX}{token_id}"
+
+
+def _chat_logprob(entry: Mapping[str, Any]) -> TokenLogprob:
+    top = tuple(TokenLogprob(rival["token"], rival["logprob"]) for rival in entry.get("top_logprobs") or ())
+    return TokenLogprob(entry["token"], entry["logprob"], top=top)
+
+
+def _finish(choice: Mapping[str, Any]) -> tuple[FinishReason | None, str | None]:
+    """Why a choice ended and at which stop string, which only vLLM tells; without one, `stop` is the model's own end.
+
+    So are OpenAI's other reasons, a content filter among them: the text will grow no further.
+    """
+    reason, stop = choice.get("finish_reason"), choice.get("stop_reason")
+    if reason is None:
+        return None, None
+    if reason in _FAILED:
+        raise UpstreamError("The upstream aborted the request.")
+    if reason == "length":
+        return "length", None
+    return ("stop", stop) if isinstance(stop, str) else ("eos", None)

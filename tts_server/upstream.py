@@ -1,0 +1,276 @@
+"""The HTTP side of an OpenAI-compatible upstream: connections, retries, errors, server-sent events.
+
+Knows nothing of sampling. The URL and the API key come from the operator, proxies and keys of the environment are not
+looked at, and redirects are not followed: nothing a client sends can decide where the key goes.
+"""
+
+import asyncio
+import random
+import ssl
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+import httpx
+import orjson
+
+from tts_server.errors import APIError, EngineUnavailable, UpstreamError
+from tts_server.upstream_errors import broken_off, refusal, retry_after
+
+MAX_LINE = 8 * 2**20
+"""Bytes of one line of a stream, or of one plain answer."""
+MAX_RETRY_WAIT_S = 30.0
+"""An upstream that wants a longer pause is not asked again."""
+IDLE_S = 60.0
+"""An unused connection is closed after this."""
+
+_LIMITS = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE_S)
+_DRAIN_S = 1.0
+_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class _Again(Exception):
+    """A failure before any answer, after which the same request may be sent again."""
+
+    def __init__(self, error: APIError, wait_s: float | None = None) -> None:
+        self.error = error
+        self.wait_s = wait_s
+
+
+class Upstream:
+    """One upstream and its connections, kept until `close`."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        connect_timeout_s: float = 5.0,
+        read_timeout_s: float = 600.0,
+        retries: int = 2,
+        backoff_s: float = 0.5,
+    ) -> None:
+        """Takes the URL that paths are appended to.
+
+        Raises:
+            ValueError: it is not an http or https URL.
+        """
+        try:
+            base = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"The upstream's URL is none: {error}.") from None
+        if base.scheme not in ("http", "https") or not base.host:
+            raise ValueError(f"The upstream's URL must be http:// or https:// and a host, not {url!r}.")
+        self.healthy = True
+        """False from a failure to connect until the next answer."""
+        self.origin = f"{base.scheme}://{base.netloc.decode()}"
+        self._url = str(base).rstrip("/")
+        self._urls: dict[str, httpx.URL] = {}
+        self._key = api_key
+        self._headers = httpx.Headers(
+            {
+                "host": base.netloc.decode(),
+                "accept": "application/json, text/event-stream",
+                "accept-encoding": "identity",
+                "content-type": "application/json",
+                **({"authorization": f"Bearer {api_key}"} if api_key else {}),
+            }
+        )
+        timeout = httpx.Timeout(read_timeout_s, connect=connect_timeout_s, pool=None)
+        self._extensions = {"timeout": timeout.as_dict()}
+        self._retries = retries
+        self._backoff_s = backoff_s
+        # Reading the certificates takes time, and plain HTTP needs none.
+        secure = base.scheme == "https"
+        self._ssl = httpx.create_ssl_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._idle: deque[tuple[float, httpx.AsyncHTTPTransport]] = deque()
+        self._busy: set[httpx.AsyncHTTPTransport] = set()
+        self._closed = False
+
+    async def get(self, path: str, *, retries: int | None = None) -> Any:
+        """The JSON under a path.
+
+        Raises:
+            APIError: the upstream cannot be reached, or refuses, or answers nonsense.
+        """
+        return await self._json("GET", path, b"", retries)
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The JSON that answers a body.
+
+        Raises:
+            APIError: as for `get`.
+        """
+        return await self._json("POST", path, _dump(body), None)
+
+    async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """The JSON objects of the stream that answers a body. Closing the iterator closes the connection.
+
+        Raises:
+            APIError: as for `get`; also an error that the upstream reports, or a cut, in the middle of its stream.
+        """
+        lane, response = await self._open("POST", path, _dump(body), None)
+        try:
+            pieces = aiter(_stream(response))
+            async with aclosing(_data(pieces)) as lines:
+                async for data in lines:
+                    if data == b"[DONE]":
+                        await _drain(pieces)
+                        break
+                    yield self._frame(data)
+        except httpx.TimeoutException:
+            raise UpstreamError("The upstream stopped sending in the middle of its answer.") from None
+        except httpx.TransportError as error:
+            raise UpstreamError(f"The upstream cut its answer short ({type(error).__name__}).") from error
+        finally:
+            await self._release(lane, response)
+
+    async def trim(self) -> None:
+        """Closes the connections that nothing has used for a while."""
+        oldest = time.monotonic() - IDLE_S
+        while self._idle and self._idle[0][0] < oldest:
+            await self._idle.popleft()[1].aclose()
+
+    async def close(self) -> None:
+        """Closes every connection; calls under way fail."""
+        self._closed = True
+        self.healthy = False
+        for lane in [*self._busy, *(lane for _, lane in self._idle)]:
+            await lane.aclose()
+        self._idle.clear()
+
+    async def _json(self, method: str, path: str, content: bytes, retries: int | None) -> Any:
+        lane, response = await self._open(method, path, content, retries)
+        try:
+            return orjson.loads(await _read(response))
+        except orjson.JSONDecodeError:
+            raise UpstreamError(f"The upstream's answer to {path} is not JSON.") from None
+        except httpx.TransportError as error:
+            raise UpstreamError(f"The upstream cut its answer short ({type(error).__name__}).") from error
+        finally:
+            await self._release(lane, response)
+
+    async def _open(
+        self, method: str, path: str, content: bytes, retries: int | None
+    ) -> tuple[httpx.AsyncHTTPTransport, httpx.Response]:
+        """Sends until there is an answer with status 200, or no hope of one."""
+        url = self._urls.get(path) or self._urls.setdefault(path, httpx.URL(self._url + path))
+        for left in range(self._retries if retries is None else retries, -1, -1):
+            try:
+                return await self._send(method, url, content)
+            except _Again as failure:
+                wait = self._backoff(left) if failure.wait_s is None else failure.wait_s
+                if not left or wait > MAX_RETRY_WAIT_S:
+                    raise failure.error from failure.__cause__
+                await asyncio.sleep(wait)
+        raise ValueError("retries must not be negative")
+
+    def _backoff(self, left: int) -> float:
+        return self._backoff_s * 2.0 ** (self._retries - left) * random.uniform(0.75, 1.25)
+
+    async def _send(
+        self, method: str, url: httpx.URL, content: bytes
+    ) -> tuple[httpx.AsyncHTTPTransport, httpx.Response]:
+        request = httpx.Request(method, url, headers=self._headers, content=content, extensions=self._extensions)
+        lane = self._take()
+        try:
+            response = await lane.handle_async_request(request)
+        except BaseException as error:
+            self._busy.discard(lane)
+            await lane.aclose()
+            if isinstance(error, httpx.TransportError):
+                raise self._unanswered(error) from error
+            raise
+        self.healthy = True
+        if response.status_code == 200:
+            return lane, response
+        try:
+            body = await _read(response)
+        except httpx.TransportError as error:
+            raise _Again(UpstreamError("The upstream cut its error short.")) from error
+        finally:
+            await self._release(lane, response)
+        failure = refusal(response.status_code, response.headers, body, self._key)
+        raise _Again(failure, retry_after(response.headers)) if response.status_code in _RETRIED else failure
+
+    def _take(self) -> httpx.AsyncHTTPTransport:
+        # One transport a connection: a shared httpx pool looks at all its connections twice a request, which at some
+        # hundred concurrent streams costs more than the request itself.
+        if self._closed:
+            raise EngineUnavailable("The connection to the upstream is closed.")
+        lane = self._idle.pop()[1] if self._idle else httpx.AsyncHTTPTransport(verify=self._ssl, limits=_LIMITS)
+        self._busy.add(lane)
+        return lane
+
+    async def _release(self, lane: httpx.AsyncHTTPTransport, response: httpx.Response) -> None:
+        """Gives the connection back; one whose answer was not read to the end is closed first."""
+        try:
+            await response.aclose()
+        finally:
+            self._busy.discard(lane)
+            if not self._closed:
+                self._idle.append((time.monotonic(), lane))
+
+    def _unanswered(self, error: httpx.TransportError) -> Exception:
+        kind = type(error).__name__
+        if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+            self.healthy = False
+            return _Again(EngineUnavailable(f"The upstream cannot be reached ({kind})."))
+        if isinstance(error, httpx.TimeoutException):
+            # It may still be at work: asking again would double that.
+            return UpstreamError(f"The upstream did not answer in time ({kind}).")
+        return _Again(EngineUnavailable(f"The upstream closed the connection without an answer ({kind})."))
+
+    def _frame(self, data: bytes) -> dict[str, Any]:
+        try:
+            frame = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            raise UpstreamError("The upstream's stream holds something that is not JSON.") from None
+        if not isinstance(frame, dict):
+            raise UpstreamError("The upstream's stream holds something that is not a JSON object.")
+        if frame.get("error"):
+            raise broken_off(data, self._key)
+        return frame
+
+
+def _dump(body: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(body, default=dict, option=orjson.OPT_NON_STR_KEYS)
+
+
+def _stream(response: httpx.Response) -> httpx.AsyncByteStream:
+    if not isinstance(response.stream, httpx.AsyncByteStream):
+        raise TypeError("an asynchronous transport gave a synchronous stream")
+    return response.stream
+
+
+async def _read(response: httpx.Response) -> bytes:
+    body = bytearray()
+    async for piece in _stream(response):
+        body += piece
+        if len(body) > MAX_LINE:
+            raise UpstreamError(f"The upstream's answer is longer than {MAX_LINE} bytes.")
+    return bytes(body)
+
+
+async def _data(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """The `data` fields of a stream of server-sent events; comments and other fields are passed over."""
+    rest = b""
+    async for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:") and (data := line[5:].strip()):
+                yield data
+        if len(rest) > MAX_LINE:
+            raise UpstreamError(f"The upstream's stream holds a line of more than {MAX_LINE} bytes.")
+
+
+async def _drain(pieces: AsyncIterator[bytes]) -> None:
+    """Reads the answer's end, without which its connection could not be used again."""
+    try:
+        async with asyncio.timeout(_DRAIN_S):
+            async for _ in pieces:
+                pass
+    except TimeoutError:
+        return
