@@ -34,6 +34,8 @@ class Entry:
     paper: str
     scored: bool
     """Whether it can use a reward model, and so takes `prm` and `aggregation`."""
+    needs_prm: bool
+    """Whether it cannot do without one."""
     continues: bool
     """Whether it needs an engine that continues from token ids."""
     options: type[BaseModel]
@@ -43,7 +45,9 @@ class Entry:
         return (inspect.getdoc(self.run) or "").partition("\n")[0]
 
 
-def strategy(name: str, *, paper: str, scored: bool = False, continues: bool = False) -> Callable[[F], F]:
+def strategy(
+    name: str, *, paper: str, scored: bool = False, needs_prm: bool = False, continues: bool = False
+) -> Callable[[F], F]:
     """Registers an async generator of events as the strategy `name`.
 
     Raises:
@@ -59,7 +63,7 @@ def strategy(name: str, *, paper: str, scored: bool = False, continues: bool = F
             if p.kind is p.KEYWORD_ONLY
         }
         options = create_model(f"{name}_options", __config__=ConfigDict(extra="forbid", strict=True), **fields)
-        _entries[name] = Entry(name, run, paper, scored, continues, options)
+        _entries[name] = Entry(name, run, paper, scored or needs_prm, needs_prm, continues, options)
         return run
 
     return register

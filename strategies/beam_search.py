@@ -27,7 +27,7 @@ BeamWidth = Annotated[int, Field(ge=1, le=4096, description="Continuations of ea
 HowToSelect = Annotated[Selector, Field(description="How one of the finished beams is chosen.")]
 
 
-@strategy("beam_search", paper="2408.03314", scored=True, continues=True)
+@strategy("beam_search", paper="2408.03314", needs_prm=True, continues=True)
 async def beam_search(
     task: Task,
     engine: Engine,

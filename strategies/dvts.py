@@ -15,7 +15,7 @@ from strategies.sampling import refuse_choices
 from strategies.step_search import MaxSteps, Separator, StepSearch, StepTokens, Trajectory, scorer, spread
 
 
-@strategy("dvts", paper="Hugging Face, search-and-learn (2024)", scored=True, continues=True)
+@strategy("dvts", paper="Hugging Face, search-and-learn (2024)", needs_prm=True, continues=True)
 async def dvts(
     task: Task,
     engine: Engine,

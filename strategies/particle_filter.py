@@ -23,7 +23,7 @@ EDGE = 1e-7
 """Rewards are kept this far from 0 and 1, where their log-odds are infinite."""
 
 
-@strategy("particle_filter", paper="2502.01618", scored=True, continues=True)
+@strategy("particle_filter", paper="2502.01618", needs_prm=True, continues=True)
 async def particle_filter(
     task: Task,
     engine: Engine,

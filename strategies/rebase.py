@@ -21,7 +21,7 @@ TEMPERATURE = 1.0
 """Of the paper's samples, where the request gives none."""
 
 
-@strategy("rebase", paper="2408.00724", scored=True, continues=True)
+@strategy("rebase", paper="2408.00724", needs_prm=True, continues=True)
 async def rebase(
     task: Task,
     engine: Engine,

@@ -30,7 +30,7 @@ from strategies.base import (
     TokenIds,
 )
 from strategies.budget import BudgetSpent
-from strategies.sampling import elect, with_temperature
+from strategies.sampling import elect, fail_growing, with_temperature
 
 MaxSteps = Annotated[int, Field(ge=1, le=1000, description="Steps of one solution.")]
 StepTokens = Annotated[
@@ -171,9 +171,14 @@ class StepSearch:
         """
         samples: dict[int, Sample] = {}
         prompt = replace(self.task.prompt, token_ids=parent.token_ids)
-        async with aclosing(self.engine.generate(prompt, self._sampling(parent, place, greedy), n)) as chunks:
-            async for chunk in chunks:
-                samples.setdefault(chunk.index, Sample()).chunks.append(chunk)
+        try:
+            async with aclosing(self.engine.generate(prompt, self._sampling(parent, place, greedy), n)) as chunks:
+                async for chunk in chunks:
+                    samples.setdefault(chunk.index, Sample()).chunks.append(chunk)
+        except BudgetSpent:
+            raise
+        except Exception as error:
+            fail_growing(samples, error)
         children = [self._child(parent, samples[index]) for index in sorted(samples)]
         self.failures += [error for c in children if (error := c.samples[-1].chunks[-1].error)]
         whole = [c for c in children if c.samples[-1].finish_reason not in ("budget", "error")]

@@ -315,6 +315,7 @@ def test_what_is_not_a_score_is_an_error(entry: Entry, wrong: Any) -> None:
         assert asyncio.run(run).final.best.score is None
 
 
+@pytest.mark.parametrize("entry", [n for n in NAMES if not strategies.get(n).needs_prm], indirect=True)
 def test_it_needs_no_reward_model_where_it_does_not_score(entry: Entry) -> None:
     done = asyncio.run(search(entry, FakeEngine(world()), None, **few(entry, selector="majority")))
     assert done.final.best.text.endswith("}.")
@@ -326,7 +327,7 @@ def test_a_selector_that_needs_scores_is_refused_without_a_reward_model(entry: E
     engine = FakeEngine(world())
     with pytest.raises(Refused) as caught:
         asyncio.run(search(entry, engine, None, **few(entry, selector="weighted")))
-    assert caught.value.param == "tts.selector"
+    assert caught.value.param == ("tts.prm" if entry.needs_prm else "tts.selector")
     assert engine.generated == 0
 
 
