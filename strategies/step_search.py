@@ -180,7 +180,7 @@ class StepSearch:
         except Exception as error:
             fail_growing(samples, error)
         children = [self._child(parent, samples[index]) for index in sorted(samples)]
-        self.failures += [error for c in children if (error := c.samples[-1].chunks[-1].error)]
+        self.failures += [cause for c in children if (cause := c.samples[-1].chunks[-1].error)]
         whole = [c for c in children if c.samples[-1].finish_reason not in ("budget", "error")]
         self.cut += [c for c in children if c.samples[-1].finish_reason == "budget"]
         self.spent = self.spent or any(c.samples[-1].finish_reason == "budget" for c in children)

@@ -315,7 +315,7 @@ def test_what_is_not_a_score_is_an_error(entry: Entry, wrong: Any) -> None:
         assert asyncio.run(run).final.best.score is None
 
 
-@pytest.mark.parametrize("entry", [n for n in NAMES if not strategies.get(n).needs_prm], indirect=True)
+@pytest.mark.parametrize("entry", [n for n, e in strategies.registry().items() if not e.needs_prm], indirect=True)
 def test_it_needs_no_reward_model_where_it_does_not_score(entry: Entry) -> None:
     done = asyncio.run(search(entry, FakeEngine(world()), None, **few(entry, selector="majority")))
     assert done.final.best.text.endswith("}.")
