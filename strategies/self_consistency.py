@@ -1,20 +1,32 @@
-"""Self-consistency: sample many chains of thought, return the answer most of them reach (Wang et al. 2203.11171)."""
+"""Self-consistency: sample many chains of thought, return the answer most of them reach (Wang et al. 2203.11171).
 
-from collections.abc import AsyncGenerator
+With a stop it draws no more than it takes to be sure: adaptive consistency (Aggarwal et al. 2305.11860) and
+early-stopping self-consistency (Li et al. 2401.10480).
+"""
+
+import math
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
+from itertools import count
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.base import Engine, Event, Task
-from strategies.best_of_n import HowToAggregate, SampleCount, best_of_n
-from strategies.budget import Account
-from strategies.prompts import Examples, SystemPrompt
+from strategies.attempts import Key, draw_until
+from strategies.base import Candidate, Engine, Event, Final, Incumbent, Progress, Sample, Task
+from strategies.best_of_n import HowToAggregate, SampleCount
+from strategies.budget import Account, BudgetSpent
+from strategies.certainty import elect_by, mean_probability, only_asked
+from strategies.prompts import Examples, SystemPrompt, prompted
+from strategies.sampling import candidates_of, draw, elect, refuse_choices, refuse_unscored, scored
 
 
-@strategy("self_consistency", paper="2203.11171", scored=True)
+@strategy("self_consistency", paper="2203.11171, 2305.11860, 2401.10480", scored=True)
 async def self_consistency(
     task: Task,
     engine: Engine,
@@ -23,25 +35,81 @@ async def self_consistency(
     *,
     n: SampleCount = 8,
     selector: Annotated[
-        Literal["majority", "weighted"],
-        Field(description="majority: each sample counts one; weighted: each counts its reward model score."),
+        Literal["majority", "logprob", "weighted"],
+        Field(
+            description="majority: each sample counts one; logprob: each counts its probability, normalised by its "
+            "length; weighted: each counts its reward model score."
+        ),
     ] = "majority",
+    stopping: Annotated[
+        Literal["none", "beta", "esc"],
+        Field(
+            description="none: all n are drawn; beta: until the leading answer will stay ahead of the second with "
+            "`confidence`; esc: until all of a window give one answer."
+        ),
+    ] = "none",
+    confidence: Annotated[float, Field(gt=0.5, lt=1, description="With beta: how sure to be of the leader.")] = 0.95,
+    window: Annotated[int, Field(ge=2, le=4096, description="With esc: samples in a window.")] = 5,
+    parallel: Annotated[
+        int | None,
+        Field(ge=1, le=4096, description="With a stop: samples drawn at once. Null: the fewest that can stop it."),
+    ] = None,
     aggregation: HowToAggregate = None,
     system_prompt: SystemPrompt = None,
     examples: Examples = None,
 ) -> AsyncGenerator[Event, None]:
-    """Draws n samples and returns the answer that most of them, or most of their scores, agree on."""
-    search = best_of_n(
-        task,
-        engine,
-        prm,
-        account,
-        n=n,
-        selector=selector,
-        aggregation=aggregation,
-        system_prompt=system_prompt,
-        examples=examples,
-    )
-    async with aclosing(search) as events:
-        async for event in events:
-            yield event
+    """Draws samples and returns the answer that most of them, or most of their weight, agree on."""
+    refuse_choices(task, n)
+    if selector == "weighted":
+        refuse_unscored(prm, selector)
+    task = prompted(task, system_prompt, examples)
+    asked = task.sampling.logprobs
+    if selector == "logprob" and asked is None:
+        task = replace(task, sampling=replace(task.sampling, logprobs=0))
+    samples: list[Sample] = []
+    match stopping:
+        case "none":
+            drawing = draw(task, engine, n, samples)
+        case "beta":
+            sure = partial(is_settled, confidence=confidence)
+            fewest = next(votes for votes in count(1) if sure(["one answer"] * votes))
+            drawing = draw_until(sure, task, engine, n, parallel or fewest, samples)
+        case "esc":
+            drawing = draw_until(partial(is_unanimous, window=window), task, engine, n, parallel or window, samples)
+    async with aclosing(drawing) as progress:
+        async for line in progress:
+            yield line
+    candidates = candidates_of(samples)
+    if selector == "logprob":
+        yield await _elect_by_logprob(candidates, asked)
+        return
+    if selector == "weighted" and prm:
+        yield Incumbent((await elect(candidates, "majority")).best)
+        try:
+            candidates = await scored(task, candidates, prm, aggregation)
+            yield Progress(f"{len(candidates)} candidates are scored by {prm.name}")
+        except BudgetSpent:
+            # Without scores the vote falls back to the majority, which the incumbent leads.
+            yield Progress("no budget is left for scores: the majority decides")
+    yield await elect(candidates, selector)
+
+
+def is_settled(keys: Sequence[Key], confidence: float) -> bool:
+    """Whether the first answer's true share is above the second's with `confidence`, all shares being as likely.
+
+    That is the integral of x^v1 (1-x)^v2 from 1/2 to 1 over that from 0 to 1, which for whole votes is a sum.
+    """
+    first, second = ([v for _, v in Counter(key for key in keys if key is not None).most_common(2)] + [0, 0])[:2]
+    votes = first + second + 1
+    return 1 - sum(math.comb(votes, k) for k in range(second + 1)) / (1 << votes) >= confidence
+
+
+def is_unanimous(keys: Sequence[Key], window: int) -> bool:
+    """Whether a window of samples has just been filled, and by one answer."""
+    return len(keys) % window == 0 and None not in keys[-window:] and len(set(keys[-window:])) == 1
+
+
+async def _elect_by_logprob(candidates: Sequence[Candidate], asked: int | None) -> Final:
+    weights = [mean_probability([token.logprob for token in c.sample.logprobs]) for c in candidates]
+    returned = [replace(c, sample=Sample([only_asked(chunk, asked) for chunk in c.sample.chunks])) for c in candidates]
+    return await elect_by(weights, returned)
