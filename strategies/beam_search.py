@@ -17,7 +17,6 @@ from strategies.step_search import (
     Separator,
     StepSearch,
     StepTokens,
-    distinct,
     scorer,
     spread,
 )
@@ -58,7 +57,7 @@ async def beam_search(
         room = n - len(search.leaves)
         kept = beams[: max(1, room // beam_width)]
         grown = await search.grow(spread(kept, room), lookahead=lookahead)
-        children = search.retire(distinct([child for siblings in grown for child in siblings]))
+        children = search.retire([child for siblings in grown for child in siblings])
         yield Progress(f"step {step}: {len(children)} beams grow, {len(search.leaves)} have ended")
         if search.spent or not children or len(search.leaves) >= n:
             beams = children or kept

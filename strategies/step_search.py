@@ -203,23 +203,29 @@ class StepSearch:
         )
 
     def _room(self, trajectory: Trajectory) -> int | None:
+        """Tokens that the answer may still grow by; None is no limit."""
         limit = self.task.sampling.max_tokens
-        return None if limit is None else limit - trajectory.completion_tokens
+        return None if limit is None else max(0, limit - trajectory.completion_tokens)
 
     def _child(self, parent: Trajectory, sample: Sample) -> Trajectory:
         end = sample.chunks[-1]
         asked_to_stop = end.finish_reason == "stop" and end.stop in self.task.sampling.stop
         if asked_to_stop and end.stop:
             sample = without_suffix(sample, end.stop)
-        child = Trajectory(parent.prompt, (*parent.samples, sample), parent.scores)
-        full = end.finish_reason == "length" and not self._can_go_on(child)
-        return replace(child, ended=end.finish_reason == "eos" or asked_to_stop or full)
+        ended = end.finish_reason == "eos" or asked_to_stop
+        child = Trajectory(parent.prompt, (*parent.samples, sample), parent.scores, ended)
+        if ended or self._can_go_on(child):
+            return child
+        # Its end is the answer's own limit, also where a step happens to end there.
+        cut = Sample([*sample.chunks, Chunk(end.index, finish_reason="length")])
+        return replace(child, samples=(*parent.samples, cut), ended=True)
 
     def _can_go_on(self, trajectory: Trajectory) -> bool:
         """Whether a step that reached a limit reached only its own."""
         room, context = self._room(trajectory), self.engine.max_model_len
-        within = context is None or len(trajectory.token_ids) < context
-        return (room is None or room > 0) and within and self.step_tokens is not None
+        if room == 0 or (context is not None and len(trajectory.token_ids) >= context):
+            return False
+        return trajectory.samples[-1].finish_reason != "length" or self.step_tokens is not None
 
     async def scored(self, children: Sequence[Trajectory], lookahead: int = 0) -> list[Trajectory]:
         """The children with a score for each of their steps, in one call.
