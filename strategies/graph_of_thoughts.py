@@ -1,0 +1,196 @@
+"""Graph of thoughts: solutions are written, scored, chosen, merged and refined by a graph (Besta et al. 2308.09687)."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+from pydantic import Field
+
+from prm import ProcessRewardModel
+from strategies import strategy
+from strategies.base import Engine, Event, Final, Progress, Refused, Sample, Task
+from strategies.best_of_n import HowToAggregate
+from strategies.budget import Account
+from strategies.pool import together
+from strategies.prompts import Examples, SystemPrompt, prompted
+from strategies.thought_graph import (
+    DEFAULT,
+    Aggregate,
+    Generate,
+    Graph,
+    KeepBest,
+    Operation,
+    Refine,
+    Score,
+    edges_of,
+    ends_of,
+    names_of,
+    written_by,
+)
+from strategies.thoughts import (
+    UNVALUED,
+    EvaluationTokens,
+    Evaluator,
+    Policy,
+    Value,
+    nothing,
+    refuse_unthinkable,
+    vote_by_value,
+)
+
+_FURTHER = r"Write another solution, guided by this one. Put the final answer within \boxed{}."
+_MERGE = (
+    "Merge these solutions into one: take what is right in each, settle where they differ, and leave out what is "
+    r"wrong. Write the whole solution. Put the final answer within \boxed{}."
+)
+_REFINE = (
+    "Check this solution step by step, correct what is wrong and complete what is missing. Write the whole improved "
+    r"solution. Put the final answer within \boxed{}."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A solution and what it is worth."""
+
+    sample: Sample
+    value: Value = UNVALUED
+
+    @property
+    def text(self) -> str:
+        return self.sample.text
+
+
+@strategy("graph_of_thoughts", paper="2308.09687", scored=True)
+async def graph_of_thoughts(
+    task: Task,
+    engine: Engine,
+    prm: ProcessRewardModel | None,
+    account: Account,
+    *,
+    graph: Annotated[
+        Graph | None,
+        Field(
+            description="Operations, each on the thoughts of the one before it or of those that it names in `after`; "
+            "the thoughts that none takes answer. Null: generate 4, score, keep the best 3, aggregate, refine, score, "
+            "keep the best."
+        ),
+    ] = None,
+    evaluation_tokens: EvaluationTokens = 1000,
+    aggregation: HowToAggregate = None,
+    system_prompt: SystemPrompt = None,
+    examples: Examples = None,
+) -> AsyncGenerator[Event, None]:
+    """Runs a graph of operations on whole solutions: generate, score, keep the best, aggregate and refine."""
+    refuse_unthinkable(task, None, loaded=prm is not None)
+    graph = graph or DEFAULT
+    if task.choices > written_by(graph):
+        raise Refused(f"n is at most the thoughts that the graph writes ({written_by(graph)}), got {task.choices}", "n")
+    policy = Policy(prompted(task, system_prompt, examples), engine)
+    search = Search(graph, policy, Evaluator(policy, prm, aggregation, evaluation_tokens))
+    async with aclosing(search.run()) as progress:
+        async for line in progress:
+            yield line
+    yield await search.final()
+
+
+@dataclass(slots=True)
+class Search:
+    """One graph under way. Operations run as soon as those before them have ended, so independent ones run at once."""
+
+    graph: Sequence[Operation]
+    policy: Policy
+    evaluator: Evaluator
+    results: dict[str, list[Thought]] = field(default_factory=dict)
+    written: dict[str, list[Thought]] = field(default_factory=dict)
+    cut: list[Thought] = field(default_factory=list)
+
+    async def run(self) -> AsyncGenerator[Progress, None]:
+        """Runs the graph and tells of each operation, in the order in which they are listed."""
+        edges, works = edges_of(self.graph), dict[str, asyncio.Task[list[Thought]]]()
+
+        async def work(name: str, operation: Operation) -> list[Thought]:
+            taken = [thought for other in edges[name] for thought in await works[other]]
+            return await self._done(name, operation, taken)
+
+        try:
+            for name, operation in zip(names_of(self.graph), self.graph, strict=True):
+                works[name] = asyncio.create_task(work(name, operation))
+            for name, operation in zip(works, self.graph, strict=True):
+                self.results[name] = await works[name]
+                yield Progress(f"operation {name}: {operation.op} gives {_counted(self.results[name])}")
+        finally:
+            for running in works.values():
+                running.cancel()
+            await asyncio.gather(*works.values(), return_exceptions=True)
+
+    async def final(self) -> Final:
+        """The end: a vote over the thoughts that no operation takes; all others stand behind them."""
+        ends = [t for name in ends_of(edges_of(self.graph)) for t in self.results[name]]
+        ends = ends or max(self.results.values(), key=_worth) or self.cut or [Thought(nothing(self.policy))]
+        final = await self._vote(ends)
+        texts = {thought.text for thought in ends}
+        rest = [thought for thought in self._all_written() if thought.text not in texts]
+        if not rest:
+            return final
+        others = await self._vote(rest)
+        unheard = tuple(replace(candidate, weight=0.0) for candidate in others.candidates)
+        ranking = (*final.ranking, *(len(ends) + i for i in others.ranking))
+        return replace(final, candidates=(*final.candidates, *unheard), ranking=ranking)
+
+    def _all_written(self) -> list[Thought]:
+        """Each with the value that is known of it."""
+        known = self.evaluator.known
+        written = [thought for name in names_of(self.graph) for thought in self.written.get(name, [])]
+        return [replace(thought, value=known.get(thought.text, UNVALUED)) for thought in written]
+
+    async def _vote(self, thoughts: Sequence[Thought]) -> Final:
+        return await vote_by_value([t.sample for t in thoughts], [t.value for t in thoughts], self.evaluator)
+
+    async def _done(self, name: str, operation: Operation, taken: list[Thought]) -> list[Thought]:
+        match operation:
+            case Generate(k=k, instruction=told) if not edges_of(self.graph)[name]:
+                return await self._write(name, [()], k, told)
+            case Generate(k=k, instruction=told):
+                return await self._write(name, [(thought,) for thought in taken], k, told or _FURTHER)
+            case Aggregate(k=k, instruction=told):
+                return await self._write(name, [tuple(taken)] if taken else [], k, told or _MERGE)
+            case Refine(instruction=told):
+                return await self._write(name, [(thought,) for thought in taken], 1, told or _REFINE)
+            case Score(samples=samples):
+                values = await self.evaluator.values([thought.text for thought in taken], samples)
+                return [replace(thought, value=value) for thought, value in zip(taken, values, strict=True)]
+            case KeepBest(n=n):
+                return sorted(taken, key=lambda thought: thought.value.value, reverse=True)[:n]
+
+    async def _write(self, name: str, groups: Sequence[tuple[Thought, ...]], k: int, told: str | None) -> list[Thought]:
+        """New thoughts, k of each group, all groups at once."""
+        drawn: dict[int, list[Sample]] = {}
+
+        async def think(place: int) -> None:
+            shown = _shown(groups[place])
+            prompt = self.policy.told("\n\n".join(filter(None, [shown, told]))) if told else self.policy.task.prompt
+            drawn[place] = await self.policy.think(prompt, self.policy.sampling, k, name, place)
+
+        await together([think(place) for place in range(len(groups))])
+        thoughts = [Thought(sample) for place in range(len(groups)) for sample in drawn[place] if sample.text.strip()]
+        whole = [thought for thought in thoughts if thought.sample.finish_reason != "budget"]
+        self.written[name] = whole
+        self.cut += [thought for thought in thoughts if thought.sample.finish_reason == "budget"]
+        return whole
+
+
+def _shown(group: Sequence[Thought]) -> str:
+    if len(group) == 1:
+        return f"A solution:\n{group[0].text}"
+    return "\n\n".join(f"Solution {i}:\n{thought.text}" for i, thought in enumerate(group, 1))
+
+
+def _worth(thoughts: Sequence[Thought]) -> float:
+    return max((thought.value.value for thought in thoughts), default=-1.0)
+
+
+def _counted(thoughts: Sequence[Thought]) -> str:
+    return f"{len(thoughts)} thought{'' if len(thoughts) == 1 else 's'}"
