@@ -1,0 +1,147 @@
+"""Adaptive branching Monte Carlo tree search, AB-MCTS-A (Inoue et al. 2503.04412), by the library TreeQuest.
+
+Every node is a whole solution. Thompson sampling decides at each of them whether to go wider, with another answer to
+the same prompt, or deeper, with a revision of one that is there. TreeQuest keeps the tree and does not know what a
+solution is.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from prm import ProcessRewardModel, split_steps
+from strategies import strategy
+from strategies.base import Candidate, Engine, Event, Incumbent, Progress, Refused, Sample, Selector, Task
+from strategies.best_of_n import HowToAggregate
+from strategies.budget import Account, BudgetSpent
+from strategies.prompts import Examples, SystemPrompt, prompted
+from strategies.sampling import candidates_of, draw, elect, refuse_choices, scored, succeeded, with_temperature
+from strategies.step_search import scorer
+from strategies.thompson import Posterior, Tree, Trial, treequest
+
+REVISE = (
+    "A verifier gives this solution {score:.2f} on a scale from 0 (wrong) to 1 (right).{doubt}\n\nFind out what is "
+    "wrong with it or could be better. Then solve the problem again and write down the whole solution."
+)
+DOUBT = " This is the step that it doubts most:\n\n{step}"
+
+
+@strategy("ab_mcts", paper="2503.04412", needs_prm=True)
+async def ab_mcts(
+    task: Task,
+    engine: Engine,
+    prm: ProcessRewardModel | None,
+    account: Account,
+    *,
+    n: Annotated[int, Field(ge=1, le=1024, description="Solutions to generate, first ones and revisions.")] = 16,
+    batch: Annotated[
+        int, Field(ge=1, le=64, description="Solutions generated at once. More than about 5 make the tree too wide.")
+    ] = 4,
+    dist_type: Annotated[
+        Posterior,
+        Field(description="Posterior of the scores: gaussian is normal-inverse-chi-squared, beta has Jeffreys' prior."),
+    ] = "gaussian",
+    selector: Annotated[Selector, Field(description="How one of the solutions is chosen.")] = "best",
+    aggregation: HowToAggregate = None,
+    system_prompt: SystemPrompt = None,
+    examples: Examples = None,
+) -> AsyncGenerator[Event, None]:
+    """Generates solutions one after another, each a fresh one or a revision, whichever promises the better score."""
+    refuse_choices(task, n)
+    prm = scorer(prm)
+    if task.prompt.template.get("continue_final_message"):
+        raise Refused("ab_mcts revises whole solutions and cannot continue a message", "continue_final_message")
+    task = prompted(task, system_prompt, examples)
+    task = replace(task, sampling=with_temperature(task.sampling))
+    tree = Tree(await treequest(), dist_type, task.sampling.seed)
+    candidates: list[Candidate] = []
+    asked = 0
+    while asked < n and not account.stop_reason:
+        trials = tree.ask(min(batch, n - asked))
+        found, failures = await generated(task, engine, trials, asked)
+        asked += len(trials)
+        fresh = [candidate for _, candidate in found]
+        if failures and not any(succeeded(c.sample) for c in (*candidates, *fresh)):
+            raise failures[0]
+        try:
+            fresh = await scored(task, fresh, prm, aggregation)
+        except BudgetSpent:
+            yield Progress("no budget is left for scores")
+        except Exception:
+            if not any(c.score is not None for c in candidates):
+                raise
+            yield Progress("the reward model failed: the last solutions have no scores")
+        candidates += fresh
+        for (trial, _), candidate in zip(found, fresh, strict=True):
+            if candidate.score is not None:
+                tree.tell(trial, candidate, candidate.score)
+                yield Progress(told(trial, candidate))
+        if best := max((c for c in candidates if c.score is not None), key=lambda c: c.score or 0.0, default=None):
+            yield Incumbent(best)
+    yield await elect(candidates or candidates_of([]), selector)
+
+
+async def generated(
+    task: Task, engine: Engine, trials: Sequence[Trial], place: int
+) -> tuple[list[tuple[Trial, Candidate]], list[Exception]]:
+    """The trials with their candidates, but for those that the budget or a failure left without, and the failures.
+
+    Trials of one node are one engine call, all calls run at once.
+    """
+    groups: dict[int, list[int]] = {}
+    for i, trial in enumerate(trials):
+        groups.setdefault(trial.node_to_expand, []).append(i)
+    found: dict[int, Candidate] = {}
+    failures: list[Exception] = []
+
+    async def answer(members: Sequence[int]) -> None:
+        samples: list[Sample] = []
+        own = seeded(revised(task, trials[members[0]].parent_state), place + members[0])
+        try:
+            async with aclosing(draw(own, engine, len(members), samples)) as progress:
+                async for _ in progress:
+                    pass
+        except Exception as error:
+            failures.append(error)
+        if samples:
+            found.update(zip(members, candidates_of(samples), strict=False))
+
+    async with asyncio.TaskGroup() as group:
+        for members in groups.values():
+            group.create_task(answer(members))
+    return [(trials[i], found[i]) for i in sorted(found)], failures
+
+
+def revised(task: Task, previous: Candidate | None) -> Task:
+    """The task itself, or that of revising a solution: it stands in the chat, with its score and its weakest step."""
+    if previous is None:
+        return task
+    scores, steps = previous.step_scores or (), split_steps(previous.text)
+    worst = min(zip(scores, steps, strict=True), key=lambda pair: pair[0], default=None)
+    verdict = REVISE.format(
+        score=previous.score or 0.0, doubt=DOUBT.format(step=worst[1]) if worst and len(steps) > 1 else ""
+    )
+    turns: tuple[Mapping[str, Any], ...] = (
+        {"role": "assistant", "content": previous.text.rpartition("</think>")[2].strip()},
+        {"role": "user", "content": verdict},
+    )
+    return replace(task, prompt=replace(task.prompt, messages=(*task.prompt.messages, *turns)))
+
+
+def seeded(task: Task, place: int) -> Task:
+    """The task with a seed of its own for one place of the search."""
+    seed = task.sampling.seed
+    if seed is None:
+        return task
+    return replace(task, sampling=replace(task.sampling, seed=random.Random(f"{seed}|{place}").getrandbits(31)))
+
+
+def told(trial: Trial, candidate: Candidate) -> str:
+    how = "a fresh solution" if trial.parent_state is None else f"a revision of solution {trial.node_to_expand + 1}"
+    said = f"answers {candidate.answer}" if candidate.answer is not None else "gives no answer"
+    return f"{how} {said} and scores {candidate.score:.3f}"
