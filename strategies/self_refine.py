@@ -1,0 +1,63 @@
+"""Sequential revisions: Self-Refine's feedback loop (2303.17651), in parallel chains (Snell et al. 2408.03314)."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated
+
+from pydantic import Field
+
+from prm import ProcessRewardModel
+from strategies import strategy
+from strategies.base import Engine, Event, Incumbent, Progress, Refused, Sample, Task
+from strategies.best_of_n import HowToAggregate
+from strategies.budget import Account
+from strategies.continuation import ChainCount
+from strategies.dialogue import conversation
+from strategies.prompts import Examples, SystemPrompt, prompted
+from strategies.revisions import Accept, Revisions
+from strategies.sampling import draw, refuse_choices
+
+
+@strategy("self_refine", paper="2303.17651, 2408.03314", scored=True)
+async def self_refine(
+    task: Task,
+    engine: Engine,
+    prm: ProcessRewardModel | None,
+    account: Account,
+    *,
+    n: ChainCount = 1,
+    revisions: Annotated[int, Field(ge=0, le=64, description="Revisions of each chain, at most.")] = 4,
+    accept: Annotated[
+        Accept | None,
+        Field(
+            description="score: a revision is kept if its score rises, and scores choose; majority: each is kept, and "
+            "the most frequent answer of a chain counts; last: each is kept, and the last one counts. Null: score "
+            "where there is a reward model, else last."
+        ),
+    ] = None,
+    feedback_tokens: Annotated[int, Field(ge=1, description="Tokens of one review.")] = 1024,
+    aggregation: HowToAggregate = None,
+    system_prompt: SystemPrompt = None,
+    examples: Examples = None,
+) -> AsyncGenerator[Event, None]:
+    """Has the model review its solution and revise it, in one or more chains; a reward model keeps what got better."""
+    refuse_choices(task, n)
+    if accept == "score" and prm is None:
+        raise Refused("revisions are accepted by score and no reward model is loaded; use 'last'", "tts.accept")
+    conversation(task)
+    task = prompted(task, system_prompt, examples)
+    judge = prm if accept in ("score", None) else None
+    search = Revisions(task, engine, judge, aggregation, feedback_tokens)
+    samples: list[Sample] = []
+    async with aclosing(draw(task, engine, n, samples)) as progress:
+        async for line in progress:
+            yield line
+    await search.start(samples)
+    for revision in range(1, revisions + 1):
+        growing = [chain for chain in search.chains if chain.grows]
+        if search.spent or not growing:
+            break
+        yield Incumbent((await search.final(accept)).best)
+        kept = await search.revise(growing, revision)
+        yield Progress(f"revision {revision}: {kept} of {len(growing)} chains keep theirs")
+    yield await search.final(accept)
