@@ -1,0 +1,137 @@
+"""Mixture of agents: layers of proposals, each written with those of the layer before in sight (2406.04692).
+
+The paper's proposers are different models. Here one model is served, so they differ by sampling and, where the request
+gives some, by system prompts.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+from pydantic import Field
+
+from prm import ProcessRewardModel
+from strategies import strategy
+from strategies.base import Engine, Event, Final, Incumbent, Progress, Sample, Task
+from strategies.budget import Account
+from strategies.dialogue import conversation, seeded
+from strategies.pool import together
+from strategies.prompts import Examples, SystemPrompt, prompted
+from strategies.sampling import candidates_of, draw, elect, succeeded, with_temperature
+
+AGGREGATE = (
+    "Several assistants have answered the user's last message; their answers are below. Any of them may be wrong, "
+    "incomplete or one-sided, and that many say the same does not make it right. Check them against each other and "
+    "against the question, keep what holds, repair what does not, and write one answer of your own that is complete, "
+    "accurate and well ordered. Do not merely repeat one of them and do not mention them."
+)
+
+
+@strategy("mixture_of_agents", paper="2406.04692")
+async def mixture_of_agents(
+    task: Task,
+    engine: Engine,
+    prm: ProcessRewardModel | None,
+    account: Account,
+    *,
+    layers: Annotated[int, Field(ge=1, le=16, description="Layers; the last one is the aggregator alone.")] = 3,
+    proposers: Annotated[int, Field(ge=1, le=64, description="Proposals of each layer before the last.")] = 6,
+    proposer_prompts: Annotated[
+        list[str] | None,
+        Field(
+            min_length=1,
+            max_length=64,
+            description="System prompts that tell the proposers apart, dealt out in turn. Null: they differ by "
+            "sampling only.",
+        ),
+    ] = None,
+    system_prompt: SystemPrompt = None,
+    examples: Examples = None,
+) -> AsyncGenerator[Event, None]:
+    """Draws proposals in layers that build on one another, and has the model write one answer from the last."""
+    conversation(task)
+    task = prompted(task, system_prompt, examples)
+    # Proposals of one prompt are one engine call.
+    roles: list[str | None] = [*proposer_prompts][:proposers] if proposer_prompts else [None]
+    shares = [len(range(i, proposers, len(roles))) for i in range(len(roles))]
+    by = f"{len(roles)} system prompts" if proposer_prompts else "sampling"
+    yield Progress(f"one model proposes {proposers} times a layer; the proposers differ by {by}")
+    proposals: list[Sample] = []
+    for layer in range(1, layers):
+        told = aggregating(task, proposals)
+        calls = [
+            Call(seeded_task(prompted(told, role, None), layer, i), engine, share)
+            for i, (role, share) in enumerate(zip(roles, shares, strict=True))
+        ]
+        await together([call.run() for call in calls])
+        drawn = [sample for call in calls for sample in call.samples]
+        ended = [sample for sample in drawn if sample.finished]
+        if not ended and not proposals:
+            yield await nothing_ended(calls)
+            return
+        if not ended:
+            break
+        proposals = ended
+        yield Progress(f"layer {layer}: {len(ended)} of {proposers} proposals")
+        yield Incumbent((await elect(candidates_of(proposals), "majority")).best)
+    last = Call(seeded_task(aggregating(task, proposals), layers, 0, spread=False), engine, task.choices)
+    await last.run()
+    yield await chosen(proposals, last)
+
+
+@dataclass(slots=True)
+class Call:
+    """Proposals of one prompt; a call that fails as a whole leaves its cause."""
+
+    task: Task
+    engine: Engine
+    n: int
+    samples: list[Sample] = field(default_factory=list)
+    failure: Exception | None = None
+
+    async def run(self) -> None:
+        try:
+            async with aclosing(draw(self.task, self.engine, self.n, self.samples)) as progress:
+                async for _ in progress:
+                    pass
+        except Exception as error:
+            self.failure = error
+
+
+def aggregating(task: Task, proposals: Sequence[Sample]) -> Task:
+    """The task with the proposals in its system prompt, and what to do with them; the task itself without any."""
+    if not proposals:
+        return task
+    answers = (sample.text.rpartition("</think>")[2].strip() for sample in proposals)
+    listed = "\n\n".join(f"{i}. {answer}" for i, answer in enumerate(answers, 1))
+    return prompted(task, f"{AGGREGATE}\n\nAnswers of the assistants:\n\n{listed}", None)
+
+
+def seeded_task(task: Task, layer: int, call: int, *, spread: bool = True) -> Task:
+    """The task with a seed of its own; with `spread`, at a temperature at which proposals differ."""
+    sampling = seeded(task.sampling, layer, call)
+    return replace(task, sampling=with_temperature(sampling) if spread else sampling)
+
+
+async def nothing_ended(calls: Sequence[Call]) -> Final:
+    """The end without any whole proposal: the best unfinished one.
+
+    Raises:
+        Exception: the first cause, if all failed.
+    """
+    samples = [sample for call in calls for sample in call.samples if succeeded(sample)]
+    failures = [call.failure for call in calls if call.failure]
+    if failures and not samples:
+        raise failures[0]
+    return await elect(candidates_of(samples), "majority")
+
+
+async def chosen(proposals: Sequence[Sample], last: Call) -> Final:
+    """The aggregator's answers; where it was cut off, the proposals as well, by majority."""
+    if last.failure and not proposals:
+        raise last.failure
+    if any(sample.finished for sample in last.samples) or not proposals:
+        candidates = candidates_of(last.samples)
+        return Final(tuple(candidates), tuple(i for i, c in enumerate(candidates) if succeeded(c.sample)))
+    return await elect(candidates_of([*proposals, *last.samples]), "majority")
