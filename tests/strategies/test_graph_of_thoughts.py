@@ -232,3 +232,9 @@ def test_constrained_output_is_refused() -> None:
     with pytest.raises(Refused) as caught:
         run(Mind([1]), task=replace(TASK, sampling=Sampling(structured={"type": "json_object"})))
     assert caught.value.param == "response_format"
+
+
+def test_a_value_is_remembered_between_operations() -> None:
+    mind = Mind([1, 2], {1: "sure"})
+    run(mind, graph=[{"op": "generate", "k": 2}, {"op": "score"}, {"op": "score"}, {"op": "keep_best"}])
+    assert mind.asked_for("score") == [(1,), (2,)]
