@@ -12,6 +12,7 @@ from searching import TASK, Search, search
 import strategies
 from prm import FakePRM, PRMError, StepScores
 from strategies.base import Chunk, Incumbent, Progress, Prompt, Refused, Sampling, text_of
+from strategies.budget import Budget
 from tts_server.engines.fake import FakeEngine, FakeRequest
 
 pytest.importorskip("treequest")
@@ -173,3 +174,15 @@ def test_a_message_to_be_continued_is_refused() -> None:
         run(engine, task=task, n=2)
     assert caught.value.param == "continue_final_message"
     assert engine.generated == 0
+
+
+def test_single_samples_differ_too() -> None:
+    engine = Recorder(solve)
+    run(engine, n=3, batch=1)
+    assert {sampling.temperature for _, sampling, _ in engine.calls} == {0.8}
+
+
+def test_a_spent_budget_ends_it() -> None:
+    done = run(FakeEngine(solve), n=40, batch=1, budget=Budget(max_samples=3))
+    assert len(done.final.candidates) == 3
+    assert sum(isinstance(event, Incumbent) for event in done.events) <= 4

@@ -249,3 +249,38 @@ def test_what_it_cannot_do_is_refused_before_any_token(options: dict[str, Any], 
         asyncio.run(search(MCTS, engine, None, **options))
     assert caught.value.param == param
     assert engine.generated == 0
+
+
+@pytest.mark.parametrize("value", ["prm", "rollout"])
+def test_every_expansion_and_rollout_has_a_seed_of_its_own(value: str) -> None:
+    calls: list[tuple[int | None, str]] = []
+    forest = Forest(steps=3)
+
+    def script(request: FakeRequest) -> FakeReply:
+        if request.index == 0:
+            calls.append((request.sampling.seed, request.text))
+        return forest(request)
+
+    prm = FakePRM(lambda q, steps: [0.5] * len(steps))
+    asyncio.run(search(MCTS, FakeEngine(script), prm, n=6, branch=2, parallel=2, value=value, selector="majority"))
+    assert len(calls) > 5
+    assert len({seed for seed, _ in calls}) == len(calls)
+
+
+@pytest.mark.parametrize("value", ["prm", "rollout"])
+def test_what_ended_votes_without_what_reached_max_steps(value: str) -> None:
+    def script(request: FakeRequest) -> str:
+        path = "".join(c for c in request.text.rpartition("<assistant>")[2] if c in "AB")
+        step = path[:1] or "AB"[request.index]
+        return r"A \boxed{1}" if path and step == "A" else f"{step} \\boxed{{2}}\n\n"
+
+    prm = FakePRM(lambda q, steps: [0.9 if steps[0][0] == "B" else 0.1] * len(steps))
+    options = {"n": 6, "branch": 2, "max_steps": 2, "value": value, "selector": "majority"}
+    final = asyncio.run(search(MCTS, FakeEngine(script), prm, **options)).final
+    assert {c.answer for c in final.candidates} == {"1"}
+
+
+def test_the_longest_unfinished_solution_is_returned_where_none_ended() -> None:
+    done = run(Forest(steps=9), n=1, max_steps=3)
+    assert max(len(path) for path in paths(done)) == 3
+    assert "".join(c for c in done.final.best.text if c in "AB") == "AAA"
