@@ -53,7 +53,7 @@ async def mixture_of_agents(
     conversation(task)
     task = prompted(task, system_prompt, examples)
     # Proposals of one prompt are one engine call.
-    roles: list[str | None] = [*proposer_prompts][:proposers] if proposer_prompts else [None]
+    roles: list[str | None] = list(proposer_prompts[:proposers]) if proposer_prompts else [None]
     shares = [len(range(i, proposers, len(roles))) for i in range(len(roles))]
     by = f"{len(roles)} system prompts" if proposer_prompts else "sampling"
     yield Progress(f"one model proposes {proposers} times a layer; the proposers differ by {by}")
