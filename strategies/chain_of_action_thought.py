@@ -24,7 +24,7 @@ ACTIONS = re.compile(r"<\|(?:continue|reflect|explore)\|>[ \t]?")
 INSTRUCTION = (
     "Reason in steps and begin each with one of three markers. <|continue|>: take the next step of the present line "
     "of reasoning. <|reflect|>: pause and check whether the steps so far are right. <|explore|>: say what is wrong "
-    "with them and begin a different solution. Reflect after each result that the answer rests on, and explore whenever a "
+    "with them and begin a different solution. Reflect after each result that the answer rests on, and explore when a "
     "check fails. End with the final answer."
 )
 
