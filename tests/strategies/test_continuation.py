@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies.base import Chunk, Prompt, Refused, Sample, TokenIds, text_of
-from strategies.continuation import resumable, text_ids
+from strategies.base import Chunk, Prompt, Refused, Sample, Task, TokenIds, text_of
+from strategies.continuation import Chain, Text, resumable, text_ids
 from tts_server.engines.fake import FakeEngine, decode, token_id
 
 
@@ -70,3 +70,10 @@ def test_an_engine_without_token_ids_is_refused() -> None:
 )
 def test_an_end_of_sequence_is_not_continued(chunk: Chunk, ids: TokenIds) -> None:
     assert resumable(Sample([chunk])) == ids
+
+
+@pytest.mark.parametrize(("ids", "left"), [((1, 2, 8, 9), (1, 2)), ((1, 2), (1, 2)), ((8, 9, 1), (8, 9, 1))])
+def test_a_stop_strings_tokens_are_taken_off_where_they_were_told(ids: TokenIds, left: TokenIds) -> None:
+    chain = Chain(Task(Prompt(token_ids=(1,))), FakeEngine(), 0, Sample(), ids)
+    chain.cut(Text("</think>", (8, 9)))
+    assert chain.ids == left
