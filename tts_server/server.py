@@ -1,6 +1,7 @@
 """The process: an engine and the HTTP server around it, from start to the last drained request."""
 
 import asyncio
+import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -52,12 +53,22 @@ class _Server(uvicorn.Server):
             )
         )
         self._on_ready = on_ready
+        logging.getLogger("uvicorn.error").addFilter(_is_news)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             self._on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        # What the grace or a second signal cuts has to be gone before its engine is.
+        cut = list(self.server_state.tasks)
+        for task in cut:
+            if not task.cancelling():
+                task.cancel()
+        await asyncio.gather(*cut, return_exceptions=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.force_exit = self.should_exit
@@ -69,3 +80,8 @@ class _Server(uvicorn.Server):
         for number in SIGNALS:
             loop.add_signal_handler(number, self.handle_exit, number, None)
         yield
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """That a request was cut at the end is what was asked for, and no error of the application."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -30,8 +30,7 @@ async def serving(
     config = uvicorn.Config(app, host="127.0.0.1", port=0, lifespan="off", log_level="warning", access_log=False)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve())
-    while not server.started:
-        await asyncio.sleep(0.005)
+    await until(lambda: server.started)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
         limits = httpx.Limits(max_connections=None)
@@ -71,3 +70,10 @@ def content(chunks: Sequence[dict[str, Any]], index: int = 0, key: str = "conten
     """The text that a choice's deltas carry."""
     choices = [choice for chunk in chunks for choice in chunk["choices"] if choice["index"] == index]
     return "".join(choice["delta"].get(key) or "" for choice in choices)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Waits for something that happens in this event loop; ten seconds are never."""
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110  what is waited for sets no event
+            await asyncio.sleep(0.005)
