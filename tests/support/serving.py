@@ -29,8 +29,10 @@ async def serving(
     app = create_app(engine or FakeEngine(), prms, settings)
     config = uvicorn.Config(app, host="127.0.0.1", port=0, lifespan="off", log_level="warning", access_log=False)
     server = uvicorn.Server(config)
-    task = asyncio.create_task(server._serve())
-    await until(lambda: server.started)
+    # As `Server.serve` does, without its loop that wakes up ten times a second, and without its signals.
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
         limits = httpx.Limits(max_connections=None)
@@ -39,8 +41,8 @@ async def serving(
         ) as client:
             yield client
     finally:
-        server.should_exit = True
-        await task
+        server.servers[0].close()
+        await until(lambda: not server.server_state.connections and not server.server_state.tasks)
 
 
 def body(**fields: Any) -> dict[str, Any]:
