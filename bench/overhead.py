@@ -51,6 +51,9 @@ ARGS: dict[str, Any] = {
 }
 ENV = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_LOGGING_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
 
+# What `vllm serve` runs; the command itself does not start from the CPU package.
+VLLM_SERVE = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model"]
+
 OFFLINE = """
 import json, sys, time
 from vllm import LLM, SamplingParams
@@ -174,7 +177,7 @@ def measure(model: str, path: str, tokens: int, rounds: int) -> list[str]:
         print(rows[-1], flush=True)
         offline.close()
         flags = [f"--{k.replace('_', '-')}" + ("" if v is True else f"={v}") for k, v in ARGS.items()]
-        serve = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", path, *flags, "--port", str(other)]
+        serve = [*VLLM_SERVE, path, *flags, "--port", str(other)]
         stack.enter_context(
             running([*serve, "--served-model-name", model, "--host", "127.0.0.1"], other, folder / "theirs.log", ENV)
         )

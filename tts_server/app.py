@@ -57,6 +57,7 @@ def create_app(
             Middleware(Gate, limit=settings.max_requests),
         ],
         exception_handlers=dict(HANDLERS),
+        redirect_slashes=False,
     )
     app.state.service = service
     for routes in (chat, models, strategies_route, prm, health):

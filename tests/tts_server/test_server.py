@@ -162,6 +162,6 @@ def test_a_port_that_is_taken_is_an_error() -> None:
             timeout=60,
             check=False,
         )
-        assert other.returncode != 0
-        assert "address already in use" in other.stderr
+        assert other.returncode == 1
+        assert "Address already in use" in other.stderr
         assert "Traceback" not in other.stderr
