@@ -28,7 +28,7 @@ import httpx
 import typer
 
 from bench.machine import machine, versions
-from bench.processes import end, free_port, running, tts_server
+from bench.processes import free_port, running, tts_server
 
 N = 16
 CLIENTS = (1, 8, 32)
@@ -82,6 +82,7 @@ class Offline:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={**os.environ, **ENV},
+            start_new_session=True,
         )
         self._read("ready")
 
@@ -94,7 +95,9 @@ class Offline:
         return float(generated / seconds)
 
     def close(self) -> None:
-        end(self._process)
+        # At the end of its input it shuts its engine down; a signal would leave the engine's processes behind.
+        if self._process.poll() is None:
+            self._process.communicate(timeout=60)
 
     def _read(self, start: str) -> str:
         assert self._process.stdout
