@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from searching import TASK, BreakingEngine, CrowdedEngine, begin, broken, search, world
+from searching import TASK, BreakingEngine, CrowdedEngine, LosingEngine, begin, broken, search, world
 
 import strategies
 from prm import FakePRM, OnTokens, PRMError, ProcessRewardModel, StepScores
@@ -285,8 +285,9 @@ def test_a_failing_branch_does_not_fail_the_search(entry: Entry) -> None:
     assert done.account.usage.completion_tokens == engine.generated
 
 
-def test_when_all_fail_the_first_cause_is_raised(entry: Entry) -> None:
-    engine = FakeEngine(broken(world(), *range(64)))
+@pytest.mark.parametrize("make", [lambda: FakeEngine(broken(world(), *range(64))), LosingEngine], ids=["all", "each"])
+def test_when_all_fail_the_first_cause_is_raised(entry: Entry, make: Callable[[], FakeEngine]) -> None:
+    engine = make()
     with pytest.raises(ConnectionError, match="sample 0 is lost"):
         asyncio.run(search(entry, engine, reward(entry), task=several(entry), **few(entry)))
     assert engine.live == 0
