@@ -20,6 +20,7 @@ SUPPORTED = ("0.32", "0.33")
 _FEW_CORES = 4
 _GIB = 2**30
 _HUB_TIMEOUT_S = 5
+_GRACE_S = 15
 _END_TIMEOUT_S = 5
 
 
@@ -145,7 +146,8 @@ def end(llm: Any, processes: list[Any]) -> None:
     """Shuts an AsyncLLM down and waits until its processes are gone; workers outlive a core that was killed."""
     import psutil  # noqa: PLC0415
 
-    llm.shutdown()
+    llm.shutdown(timeout=_GRACE_S)
+    llm.shutdown = lambda: None  # its __del__ calls it once more, at exit without the modules it needs
     _, left = psutil.wait_procs(processes, timeout=_END_TIMEOUT_S)
     for process in left:
         with contextlib.suppress(psutil.NoSuchProcess):
