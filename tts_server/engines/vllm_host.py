@@ -136,7 +136,7 @@ def build(model_path: str, max_model_len: int | None, extra: dict[str, Any]) -> 
 
 def processes_of(llm: Any) -> list[Any]:
     """The processes that an AsyncLLM has started, as psutil's."""
-    import psutil  # type: ignore[import-untyped]  # noqa: PLC0415  (comes with vllm)
+    import psutil  # noqa: PLC0415  (comes with vllm)
 
     cores = [psutil.Process(process.pid) for process in llm.engine_core.resources.engine_manager.processes]
     return [*cores, *(child for core in cores for child in core.children(recursive=True))]
