@@ -16,7 +16,7 @@ from searching import TASK, BreakingEngine, CrowdedEngine, LosingEngine, begin, 
 
 import strategies
 from prm import FakePRM, OnTokens, PRMError, ProcessRewardModel, StepScores
-from strategies import Entry
+from strategies import Entry, symbolic
 from strategies.base import Event, Final, Message, Prompt, Refused, Task
 from strategies.budget import Account, Budget
 from tts_server.engines.fake import FakeEngine
@@ -43,7 +43,7 @@ async def out_of_tree(
     async with aclosing(draw(task, engine, n, samples)) as progress:
         async for line in progress:
             yield line
-    yield await elect(candidates_of(samples), "majority")
+    yield await elect(candidates_of(samples), "majority", account.seconds_left)
 '''
 
 NAMES = [*strategies.registry(), "out_of_tree"]
@@ -225,6 +225,22 @@ def test_a_deadline_does_not_wait_for_scores(entry: Entry) -> None:
             )
         assert done.final.best.text
         assert done.account.stop_reason == ("deadline" if entry.scored else None)
+
+    asyncio.run(main())
+
+
+def test_a_deadline_does_not_wait_for_algebra(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hangs(latex: str) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(symbolic, "key", hangs)
+
+    async def main() -> None:
+        engine = FakeEngine(lambda request: r"So \boxed{\sqrt{x}}.")
+        async with asyncio.timeout(20):
+            done = await search(entry, engine, reward(entry), budget=Budget(deadline_s=0.2), **few(entry))
+        assert done.final.best.answer == r"\sqrt{x}"
+        assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())
 

@@ -130,7 +130,7 @@ def vllm(stack: AsyncExitStack, run: Callable[[Coroutine[Any, Any, Any]], Any], 
 
     def work() -> int:
         nonlocal seen
-        seen += engine._llm.get_num_unfinished_requests()
+        seen += int(engine._llm.get_num_unfinished_requests())
         return seen
 
     return Member(engine, run, work)
@@ -258,14 +258,11 @@ def test_the_logprobs_of_named_tokens(member: Member) -> None:
 
 
 def test_calls_at_once_are_not_mixed_up(member: Member) -> None:
-    async def both() -> list[list[Sample]]:
-        return await asyncio.gather(
-            gather(member.engine, CHAT, GREEDY, 2),
-            gather(member.engine, OTHER, replace(GREEDY, max_tokens=7)),
-            gather(member.engine, OTHER, GREEDY),
-        )
+    async def all_at_once() -> list[list[Sample]]:
+        calls = [(CHAT, GREEDY, 2), (OTHER, replace(GREEDY, max_tokens=7), 1), (OTHER, GREEDY, 1)]
+        return await asyncio.gather(*(gather(member.engine, *call) for call in calls))
 
-    first, short, second = member.run(both())
+    first, short, second = member.run(all_at_once())
     alone, other = member.sample(CHAT, GREEDY).text, member.sample(OTHER, GREEDY).text
     assert alone != other
     assert texts(first) == [alone, alone]
