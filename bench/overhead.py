@@ -28,7 +28,7 @@ import httpx
 import typer
 
 from bench.machine import machine, versions
-from bench.processes import end, free_port, running, tts_server
+from bench.processes import free_port, running, tts_server
 
 N = 16
 CLIENTS = (1, 8, 32)
@@ -50,6 +50,9 @@ ARGS: dict[str, Any] = {
     "enable_prefix_caching": True,
 }
 ENV = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_LOGGING_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+
+# What `vllm serve` runs; the command itself does not start from the CPU package.
+VLLM_SERVE = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model"]
 
 OFFLINE = """
 import json, sys, time
@@ -79,6 +82,7 @@ class Offline:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={**os.environ, **ENV},
+            start_new_session=True,
         )
         self._read("ready")
 
@@ -91,7 +95,9 @@ class Offline:
         return float(generated / seconds)
 
     def close(self) -> None:
-        end(self._process)
+        # At the end of its input it shuts its engine down; a signal would leave the engine's processes behind.
+        if self._process.poll() is None:
+            self._process.communicate(timeout=60)
 
     def _read(self, start: str) -> str:
         assert self._process.stdout
@@ -174,7 +180,7 @@ def measure(model: str, path: str, tokens: int, rounds: int) -> list[str]:
         print(rows[-1], flush=True)
         offline.close()
         flags = [f"--{k.replace('_', '-')}" + ("" if v is True else f"={v}") for k, v in ARGS.items()]
-        serve = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", path, *flags, "--port", str(other)]
+        serve = [*VLLM_SERVE, path, *flags, "--port", str(other)]
         stack.enter_context(
             running([*serve, "--served-model-name", model, "--host", "127.0.0.1"], other, folder / "theirs.log", ENV)
         )

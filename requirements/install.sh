@@ -40,12 +40,12 @@ cpu() {
 
 gpu() {
     say "vLLM, PyTorch for CUDA and this project: several GB"
-    pip install --editable '.[vllm,transformers,bench]'
+    pip install --editable '.[vllm,transformers,search,bench]'
 }
 
 portable() {
     say "Transformers, PyTorch and this project: there is no vLLM for this platform"
-    pip install --editable '.[transformers,bench]'
+    pip install --editable '.[transformers,search,bench]'
 }
 
 dev() {

@@ -83,7 +83,7 @@ async def ab_mcts(
                 yield Progress(told(trial, candidate))
         if best := max((c for c in candidates if c.score is not None), key=lambda c: c.score or 0.0, default=None):
             yield Incumbent(best)
-    yield await elect(candidates or candidates_of([]), selector)
+    yield await elect(candidates or candidates_of([]), selector, account.seconds_left)
 
 
 async def generated(

@@ -124,13 +124,15 @@ def _tidy(answer: str) -> str | None:
     return re.sub(r"(?<!\\)(?:\\[()\[\]]|\$)", "", answer).strip(" \n\t*_`,;:").rstrip(" .") or None
 
 
-async def canonical(answers: Sequence[str]) -> list[str]:
+async def canonical(answers: Sequence[str], within_s: float | None = None) -> list[str]:
     """One key an answer, order kept; equal keys are equal answers, by the policy of `strategies.normal_forms`.
+
+    An expression that has not been read after `within_s` seconds is the same as its very text only.
 
     Raises:
         RuntimeError: the process that reads expressions does not start.
     """
-    return await _keys([parse(answer) for answer in answers])
+    return await _keys([parse(answer) for answer in answers], within_s)
 
 
 async def equivalent(gold: str, answer: str) -> bool:
@@ -153,9 +155,17 @@ async def equivalent(gold: str, answer: str) -> bool:
     return await symbolic.equal(to_latex(clean(gold)), to_latex(clean(answer)))
 
 
-async def _keys(forms: Sequence[Form]) -> list[str]:
+async def _keys(forms: Sequence[Form], within_s: float | None = None) -> list[str]:
     latex = sorted({text for form in forms for text in symbolic_values(form)})
-    read = dict(zip(latex, await asyncio.gather(*map(symbolic.key, latex)), strict=True))
+    reading = {text: asyncio.create_task(symbolic.key(text)) for text in latex}
+    try:
+        if reading:
+            await asyncio.wait(reading.values(), timeout=within_s)
+        read = {text: task.result() if task.done() else None for text, task in reading.items()}
+    finally:
+        for task in reading.values():
+            task.cancel()
+        await asyncio.gather(*reading.values(), return_exceptions=True)
     return [render(form, read) for form in forms]
 
 

@@ -63,4 +63,4 @@ async def beam_search(
             beams = children or kept
             break
         beams = sorted(children, key=search.score, reverse=True)
-    yield await search.final(selector, beams)
+    yield await search.final(selector, beams, account.seconds_left)

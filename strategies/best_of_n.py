@@ -48,7 +48,7 @@ async def best_of_n(
             yield line
     candidates = candidates_of(samples)
     if prm and selector != "majority":
-        unscored = await elect(candidates, "majority")
+        unscored = await elect(candidates, "majority", account.seconds_left)
         yield Incumbent(unscored.best)
         try:
             candidates = await scored(task, candidates, prm, aggregation)
@@ -56,4 +56,4 @@ async def best_of_n(
         except BudgetSpent:
             # Without scores the vote falls back to the majority, which the incumbent leads.
             yield Progress("no budget is left for scores: the majority decides")
-    yield await elect(candidates, selector)
+    yield await elect(candidates, selector, account.seconds_left)

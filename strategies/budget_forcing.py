@@ -65,7 +65,7 @@ async def budget_forcing(
             yield line
     samples = [chain.sample for chain in chains]
     raise_if_all_failed(samples)
-    yield await elect(candidates_of(samples), "majority")
+    yield await elect(candidates_of(samples), "majority", account.seconds_left)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ async def chain_of_action_thought(
     async with aclosing(draw(task, engine, n, samples)) as progress:
         async for line in progress:
             yield line
-    yield await elect(candidates_of([without_actions(sample) for sample in samples]), "majority")
+    yield await elect(candidates_of([without_actions(sample) for sample in samples]), "majority", account.seconds_left)
 
 
 def without_actions(sample: Sample) -> Sample:

@@ -59,4 +59,4 @@ async def dvts(
     async with aclosing(search.running(work)) as progress:
         async for line in progress:
             yield line
-    yield await search.final(selector, search.retire(pool))
+    yield await search.final(selector, search.retire(pool), account.seconds_left)

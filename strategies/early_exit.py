@@ -62,7 +62,7 @@ async def early_exit(
             yield line
     samples = [chain.sample for chain in chains]
     raise_if_all_failed(samples)
-    yield await elect(candidates_of(samples), "majority")
+    yield await elect(candidates_of(samples), "majority", account.seconds_left)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,4 +105,4 @@ async def mcts(
             search.leaves = await StepSearch.scored(search, search.leaves)
         except BudgetSpent:
             yield Progress("no budget is left for scores: the majority decides")
-    yield await search.final(selector, [*tree.unfinished, *tree.growing()])
+    yield await search.final(selector, [*tree.unfinished, *tree.growing()], account.seconds_left)

@@ -73,7 +73,7 @@ async def particle_filter(
             break
         shares = weights([search.score(p) for p in particles], weight_temperature)
         reference = particles[resample(shares, 1, "multinomial", rng)[0]]
-    yield await search.final(selector, growing)
+    yield await search.final(selector, growing, account.seconds_left)
 
 
 async def extended(

@@ -60,7 +60,7 @@ async def rebase(
         nodes = children or nodes
         if search.spent or not children or len(search.leaves) >= n:
             break
-    yield await search.final(selector, nodes)
+    yield await search.final(selector, nodes, account.seconds_left)
 
 
 def widths(rewards: Sequence[float], width: int, temperature: float) -> list[int]:

@@ -92,10 +92,10 @@ async def scored(
     return marked
 
 
-async def elect(candidates: Sequence[Candidate], selector: Selector | None) -> Final:
-    """The end of a search: votes, weights and ranking."""
+async def elect(candidates: Sequence[Candidate], selector: Selector | None, within_s: float | None = None) -> Final:
+    """The end of a search: votes, weights and ranking; answers are compared for at most `within_s` seconds."""
     answers = [c.answer for c in candidates]
-    known = iter(await canonical([a for a in answers if a is not None]))
+    known = iter(await canonical([a for a in answers if a is not None], within_s))
     keys = [None if a is None else next(known) for a in answers]
     outcome = vote(candidates, keys, selector or "majority")
     weighed = tuple(replace(c, weight=w) for c, w in zip(candidates, outcome.weights, strict=True))

@@ -84,14 +84,14 @@ async def self_consistency(
         yield await _elect_by_logprob(candidates, asked)
         return
     if selector == "weighted" and prm:
-        yield Incumbent((await elect(candidates, "majority")).best)
+        yield Incumbent((await elect(candidates, "majority", account.seconds_left)).best)
         try:
             candidates = await scored(task, candidates, prm, aggregation)
             yield Progress(f"{len(candidates)} candidates are scored by {prm.name}")
         except BudgetSpent:
             # Without scores the vote falls back to the majority, which the incumbent leads.
             yield Progress("no budget is left for scores: the majority decides")
-    yield await elect(candidates, selector)
+    yield await elect(candidates, selector, account.seconds_left)
 
 
 def is_settled(keys: Sequence[Key], confidence: float) -> bool:

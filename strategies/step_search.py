@@ -251,13 +251,13 @@ class StepSearch:
             child = rolled[0]
         return child
 
-    async def final(self, selector: Selector, live: Sequence[Trajectory] = ()) -> Final:
-        """The end: a vote over the leaves; where there are none, over what was still growing."""
+    async def final(self, selector: Selector, live: Sequence[Trajectory] = (), within_s: float | None = None) -> Final:
+        """The end: a vote over the leaves, or over what was still growing; see `elect` for `within_s`."""
         ended = [leaf for leaf in self.leaves if leaf.samples]
         pool = ended or [t for t in (*live, *self.cut) if t.samples]
         if not pool:
             return await elect([Candidate(Sample([Chunk(0, finish_reason="budget")]))], selector)
-        return await elect([self._candidate(trajectory) for trajectory in pool], selector)
+        return await elect([self._candidate(trajectory) for trajectory in pool], selector, within_s)
 
     def _candidate(self, trajectory: Trajectory) -> Candidate:
         sample = trajectory.sample

@@ -24,6 +24,9 @@ from tts_server.service import Service
 
 log = logging.getLogger(__name__)
 
+DEFAULT_MODEL = "qwen2.5-coder-0.5b-instruct"
+"""Served where nothing else is asked for: small, and on the package index too."""
+
 
 def create_app(
     engine: ServedEngine, prms: Sequence[ProcessRewardModel] = (), settings: Settings | None = None
@@ -54,6 +57,7 @@ def create_app(
             Middleware(Gate, limit=settings.max_requests),
         ],
         exception_handlers=dict(HANDLERS),
+        redirect_slashes=False,
     )
     app.state.service = service
     for routes in (chat, models, strategies_route, prm, health):
@@ -105,8 +109,8 @@ def build_engine(settings: Settings) -> ServedEngine:
         )
     from tts_server.catalog import resolve  # noqa: PLC0415
 
-    name = settings.served_name or settings.model
-    path = str(resolve(settings.model))
+    model = settings.model or DEFAULT_MODEL
+    name, path = settings.served_name or model, str(resolve(model))
     if kind == "vllm":
         from tts_server.engines.vllm import VLLMEngine  # noqa: PLC0415
 

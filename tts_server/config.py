@@ -82,8 +82,9 @@ class Settings(BaseSettings):
     """Address to listen on."""
     port: int = Field(8000, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
-    model: str = "qwen2.5-coder-0.5b-instruct"
-    """A name of the catalog, a local directory or a hub id."""
+    model: str | None = None
+    """A name of the catalog, a local directory or a hub id; with the engine `openai`, the upstream's name for it. If
+    not given, a small model of the catalog, or the first that the upstream serves."""
     served_name: str | None = None
     """What clients call the model; its own name if not given."""
     engine: EngineName = "auto"

@@ -11,6 +11,7 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from tts_server.connection import ClientLeft, while_connected
 from tts_server.errors import APIError, translate
 from tts_server.handlers import error_response
 from tts_server.plan import Plan
@@ -42,18 +43,10 @@ class ChatReply(Response):
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gone = asyncio.create_task(_disconnected(receive))
-        work = asyncio.create_task(self._answer(scope, receive, send))
         try:
-            await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                log.info("%s: the client left after %.1f s", self._envelope.id, self._plan.account.wall_s)
-        finally:
-            for task in (gone, work):
-                task.cancel()
-            await asyncio.gather(gone, work, return_exceptions=True)
-        if not work.cancelled():
-            work.result()
+            await while_connected(receive, self._answer(scope, receive, send))
+        except ClientLeft:
+            log.info("%s: the client left after %.1f s", self._envelope.id, self._plan.account.wall_s)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         events = self._plan.run()
@@ -145,8 +138,3 @@ class _Sender:
             await asyncio.sleep(max(0.0, self._sent_at + HEARTBEAT_S - time.monotonic()) or HEARTBEAT_S)
             if time.monotonic() - self._sent_at >= HEARTBEAT_S:
                 await self._frame(orjson.dumps(heartbeat(self._envelope)))
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

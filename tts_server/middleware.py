@@ -1,5 +1,6 @@
 """What every request passes before a route: its id, its key, its size, and whether there is room for it."""
 
+import asyncio
 import hashlib
 import hmac
 import uuid
@@ -10,7 +11,15 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tts_server.config import ConfigError
-from tts_server.errors import APIError, InvalidAPIKey, InvalidRequest, RequestTooLarge, TooManyRequests, translate
+from tts_server.errors import (
+    APIError,
+    EngineUnavailable,
+    InvalidAPIKey,
+    InvalidRequest,
+    RequestTooLarge,
+    TooManyRequests,
+    translate,
+)
 from tts_server.handlers import error_response
 
 OPEN_PATHS = frozenset({"/health", "/metrics"})
@@ -42,6 +51,11 @@ class RequestId:
 
         try:
             await self._app(scope, receive, tagged)
+        except asyncio.CancelledError:
+            # Only the end of the server cancels a request.
+            if not begun:
+                await error_response(EngineUnavailable("The server is going down."))(scope, receive, tagged)
+            raise
         except Exception as error:
             # The framework's own last handler stands outside of this one and would answer without the id.
             if not begun:

@@ -1,6 +1,7 @@
 """The process: an engine and the HTTP server around it, from start to the last drained request."""
 
 import asyncio
+import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from tts_server.config import Settings
+from tts_server.config import ConfigError, Settings
 from tts_server.service import Service
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -23,16 +24,32 @@ async def serve(app: FastAPI, settings: Settings, on_ready: Callable[[str], None
         app: as `create_app` made it.
         settings: where to listen.
         on_ready: called with the base URL once requests are answered.
+
+    Raises:
+        ConfigError: the address cannot be listened on; found out before the engine takes its time to start.
     """
     service: Service = app.state.service
     loop, starting = asyncio.get_running_loop(), asyncio.current_task()
     for number in SIGNALS:
         loop.add_signal_handler(number, starting.cancel if starting else loop.stop)
+    with bound(settings.host, settings.port) as address:
+        try:
+            await service.engine.start()
+            await _Server(app, settings, on_ready).serve([address])
+        finally:
+            await service.engine.close()
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that has the address, and does not listen yet."""
+    address = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    address.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        await service.engine.start()
-        await _Server(app, settings, on_ready).serve()
-    finally:
-        await service.engine.close()
+        address.bind((host, port))
+    except OSError as error:
+        address.close()
+        raise ConfigError(f"host, port: cannot listen at {host} port {port}: {error.strerror}") from None
+    return address
 
 
 class _Server(uvicorn.Server):
@@ -42,8 +59,6 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                host=settings.host,
-                port=settings.port,
                 access_log=False,
                 lifespan="off",
                 log_level="warning",
@@ -52,12 +67,22 @@ class _Server(uvicorn.Server):
             )
         )
         self._on_ready = on_ready
+        logging.getLogger("uvicorn.error").addFilter(_is_news)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             self._on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        # What the grace or a second signal cuts has to be gone before its engine is.
+        cut = list(self.server_state.tasks)
+        for task in cut:
+            if not task.cancelling():
+                task.cancel()
+        await asyncio.gather(*cut, return_exceptions=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.force_exit = self.should_exit
@@ -69,3 +94,8 @@ class _Server(uvicorn.Server):
         for number in SIGNALS:
             loop.add_signal_handler(number, self.handle_exit, number, None)
         yield
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """That a request was cut at the end is what was asked for, and no error of the application."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

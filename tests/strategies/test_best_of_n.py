@@ -1,4 +1,5 @@
 import asyncio
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +32,7 @@ def votes(*answers: int) -> FakeEngine:
 
 def within_interval(hits: int, runs: int, probability: float) -> bool:
     """Whether `hits` is in the 99.9 % interval of a binomial."""
-    return abs(hits - runs * probability) <= 3.29 * (runs * probability * (1 - probability)) ** 0.5
+    return abs(hits - runs * probability) <= 3.29 * math.sqrt(runs * probability * (1 - probability))
 
 
 @pytest.mark.parametrize(("n", "p"), [(1, 0.3), (2, 0.3), (4, 0.3), (8, 0.1)])

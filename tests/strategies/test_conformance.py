@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from searching import TASK, BreakingEngine, CrowdedEngine, begin, broken, search, world
+from searching import TASK, BreakingEngine, CrowdedEngine, LosingEngine, begin, broken, search, world
 
 import strategies
 from prm import FakePRM, OnTokens, PRMError, ProcessRewardModel, StepScores
-from strategies import Entry
+from strategies import Entry, symbolic
 from strategies.base import Event, Final, Message, Prompt, Refused, Task
 from strategies.budget import Account, Budget
 from tts_server.engines.fake import FakeEngine
@@ -43,7 +43,7 @@ async def out_of_tree(
     async with aclosing(draw(task, engine, n, samples)) as progress:
         async for line in progress:
             yield line
-    yield await elect(candidates_of(samples), "majority")
+    yield await elect(candidates_of(samples), "majority", account.seconds_left)
 '''
 
 NAMES = [*strategies.registry(), "out_of_tree"]
@@ -229,6 +229,22 @@ def test_a_deadline_does_not_wait_for_scores(entry: Entry) -> None:
     asyncio.run(main())
 
 
+def test_a_deadline_does_not_wait_for_algebra(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hangs(latex: str) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(symbolic, "key", hangs)
+
+    async def main() -> None:
+        engine = FakeEngine(lambda request: r"So \boxed{\sqrt{x}}.")
+        async with asyncio.timeout(20):
+            done = await search(entry, engine, reward(entry), budget=Budget(deadline_s=0.2), **few(entry))
+        assert done.final.best.answer == r"\sqrt{x}"
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
 def test_cancelling_at_any_await_leaves_nothing_behind(entry: Entry) -> None:
     async def main(turns: int) -> bool:
         engine = FakeEngine(world(steps=2, gap=1), chunk_tokens=4)
@@ -285,8 +301,9 @@ def test_a_failing_branch_does_not_fail_the_search(entry: Entry) -> None:
     assert done.account.usage.completion_tokens == engine.generated
 
 
-def test_when_all_fail_the_first_cause_is_raised(entry: Entry) -> None:
-    engine = FakeEngine(broken(world(), *range(64)))
+@pytest.mark.parametrize("make", [lambda: FakeEngine(broken(world(), *range(64))), LosingEngine], ids=["all", "each"])
+def test_when_all_fail_the_first_cause_is_raised(entry: Entry, make: Callable[[], FakeEngine]) -> None:
+    engine = make()
     with pytest.raises(ConnectionError, match="sample 0 is lost"):
         asyncio.run(search(entry, engine, reward(entry), task=several(entry), **few(entry)))
     assert engine.live == 0

@@ -93,7 +93,7 @@ print(*(task.read_text() for task in Path("/proc/self/task").glob("*/children"))
 
 @pytest.mark.parametrize("ending", ["", "raise SystemExit(0)", "os._exit(0)", "os.kill(os.getpid(), 9)"])
 def test_no_worker_outlives_the_interpreter(ending: str) -> None:
-    command = [sys.executable, "-W", "error", "-X", "dev", "-c", PROGRAM + ending]
+    command = [sys.executable, "-W", "error", "-c", PROGRAM + ending]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     key, workers = result.stdout.splitlines()
     assert (key, result.stderr) == ("1024", "")

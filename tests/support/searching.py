@@ -56,6 +56,17 @@ class BreakingEngine(FakeEngine):
                     raise ConnectionError("the engine is gone")
 
 
+class LosingEngine(FakeEngine):
+    """Each of its samples grows a little and is lost then, the last one first."""
+
+    async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
+        for index in reversed(range(n)):
+            self.generated += 1
+            yield Chunk(index, "x", (), 1)
+        for index in reversed(range(n)):
+            yield Chunk(index, finish_reason="error", error=ConnectionError(f"sample {index} is lost"))
+
+
 class CrowdedEngine(FakeEngine):
     """Remembers how many samples grew at once."""
 

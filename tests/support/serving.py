@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -29,9 +29,10 @@ async def serving(
     app = create_app(engine or FakeEngine(), prms, settings)
     config = uvicorn.Config(app, host="127.0.0.1", port=0, lifespan="off", log_level="warning", access_log=False)
     server = uvicorn.Server(config)
-    task = asyncio.create_task(server._serve())
-    while not server.started:
-        await asyncio.sleep(0.005)
+    # As `Server.serve` does, without its loop that wakes up ten times a second, and without its signals.
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
         limits = httpx.Limits(max_connections=None)
@@ -40,8 +41,8 @@ async def serving(
         ) as client:
             yield client
     finally:
-        server.should_exit = True
-        await task
+        server.servers[0].close()
+        await until(lambda: not server.server_state.connections and not server.server_state.tasks)
 
 
 def body(**fields: Any) -> dict[str, Any]:
@@ -71,3 +72,10 @@ def content(chunks: Sequence[dict[str, Any]], index: int = 0, key: str = "conten
     """The text that a choice's deltas carry."""
     choices = [choice for chunk in chunks for choice in chunk["choices"] if choice["index"] == index]
     return "".join(choice["delta"].get(key) or "" for choice in choices)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Waits for something that happens in this event loop; ten seconds are never."""
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110  what is waited for sets no event
+            await asyncio.sleep(0.005)

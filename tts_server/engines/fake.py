@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from strategies.base import Chunk, Message, Prompt, Refused, Sampling, TokenIds, TokenLogprob, text_of
-from tts_server.errors import ContextTooLong
+from tts_server.errors import ContextTooLong, EngineUnavailable
 
 _PIECE = re.compile(r"\s?\S{1,5}|\s")
 _RARE = -20.0
@@ -106,8 +106,12 @@ class FakeEngine:
         return prompt.token_ids or encode(render(prompt))
 
     async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
+        if not self.healthy:
+            raise EngineUnavailable("The fake engine is closed.")
         if sampling.structured:
             raise Refused("the fake engine cannot constrain its output", "response_format")
+        if prompt.token_ids and not self.continues:
+            raise Refused("this engine does not take token ids", "tts.strategy")
         text = decode(prompt.token_ids) if prompt.token_ids else render(prompt)
         prompt_tokens = len(prompt.token_ids) or len(encode(text))
         if prompt_tokens >= self._limit:
@@ -193,11 +197,10 @@ class _Stream:
         sampling = self._request.sampling
         known = {token: math.log(max(p, 1e-9)) for token, p in self._rivals.items()}
         own = known.get(piece, math.log(0.5 + self._request.rng.random() / 2))
-        wanted = [decode((t,)) for t in sampling.logprob_token_ids] or [
-            *known,
-            *([] if piece in known else [piece]),
-        ][: sampling.logprobs]
-        top = tuple(TokenLogprob(t, own if t == piece else known.get(t, _RARE), token_id(t)) for t in wanted)
+        known[piece] = own
+        likeliest = sorted(known, key=lambda token: -known[token])[: sampling.logprobs]
+        wanted = [decode((t,)) for t in sampling.logprob_token_ids] or likeliest
+        top = tuple(TokenLogprob(t, known.get(t, _RARE), token_id(t)) for t in wanted)
         return TokenLogprob(piece, own, token_id(piece), top)
 
 

@@ -1,7 +1,6 @@
 """`POST /v1/prm/score`: the scores of solutions that the client has already."""
 
-import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -9,6 +8,7 @@ from fastapi.responses import JSONResponse
 
 from prm import Aggregation, PRMInputError, ProcessRewardModel, StepScores, aggregate
 from strategies.budget import Account, Usage
+from tts_server.connection import ClientLeft, while_connected
 from tts_server.errors import InvalidRequest, UnsupportedParameter
 from tts_server.json_body import JSONRoute
 from tts_server.pool import pooled
@@ -25,7 +25,10 @@ QUESTIONS_AT_ONCE = 8
 async def score(request: Request, body: ScoreRequest) -> Response:
     """Scores one solution, or a batch of them in one call a question."""
     prm = _chosen(body.prm, request.app.state.service)
-    return await _while_connected(request, _answer(body, prm))
+    try:
+        return await while_connected(request.receive, _answer(body, prm))
+    except ClientLeft:
+        return Response(status_code=499)
 
 
 async def _answer(body: ScoreRequest, prm: ProcessRewardModel) -> Response:
@@ -83,21 +86,3 @@ def _scored(result: StepScores, how: Aggregation, model: str) -> dict[str, Any]:
 
 def _spent(usage: Usage) -> dict[str, int]:
     return {"prm_tokens": usage.prm_tokens, "prm_calls": usage.prm_calls}
-
-
-async def _while_connected(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
-    """The work's response; the work is cancelled when the client leaves."""
-    task, gone = asyncio.create_task(work), asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        # Nobody reads what a client that left is told.
-        return task.result() if task.done() else Response(status_code=499)
-    finally:
-        task.cancel()
-        gone.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

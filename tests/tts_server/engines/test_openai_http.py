@@ -431,7 +431,7 @@ def test_bytes_that_trickle_in_make_the_same_answer(upstream: StandIn) -> None:
 @pytest.mark.parametrize("n", [1, 2])
 def test_a_stream_that_breaks_fails_the_call_and_is_not_asked_again(upstream: StandIn, trouble: Any, n: int) -> None:
     async def main() -> None:
-        async with started(upstream, read_timeout_s=0.3) as engine:
+        async with started(upstream, read_timeout_s=0.5 if trouble == "hang" else 600.0) as engine:
             upstream.trouble = trouble
             with pytest.raises(UpstreamError):
                 await chunks_of(engine, CHAT, Sampling(max_tokens=50), n)
@@ -466,8 +466,9 @@ def test_one_failed_request_of_several_is_one_failed_sample(upstream: StandIn) -
             assert [sample.finish_reason for sample in samples] == ["eos", "error", "eos"]
             assert "broken" in str(samples[1].chunks[-1].error)
             upstream.broken = {seed: Failure(500, {"error": {"message": f"broken {seed}"}}) for seed in (10, 11, 12)}
+            seen = engine.generate(CHAT, sampling, 3)
             with pytest.raises(UpstreamError, match="broken 1"):
-                await chunks_of(engine, CHAT, sampling, 3)
+                await anext(seen)
             assert upstream.live == 0
 
     run(main)

@@ -1,0 +1,210 @@
+"""What every request passes before a route."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import ask, body, serving, until
+
+from tts_server.config import ConfigError, Settings
+from tts_server.engines.fake import FakeEngine
+from tts_server.middleware import read_keys
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    path = tmp_path / "keys"
+    path.write_text("# the team\nalpha\n\n  beta  \n")
+    return path
+
+
+def test_keys_are_read_without_blanks_and_comments(keys: Path, tmp_path: Path) -> None:
+    assert read_keys(keys) == ["alpha", "beta"]
+    assert read_keys(None) == []
+    (tmp_path / "empty").write_text("# nobody\n\n")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for name, said in (("empty", "holds no key"), ("none", "No such file"), ("binary", "api_key_file: .*decode")):
+        with pytest.raises(ConfigError, match=said):
+            read_keys(tmp_path / name)
+
+
+@pytest.mark.parametrize("header", ["Bearer alpha", "bearer beta", "BEARER  alpha"])
+def test_a_known_key_opens(keys: Path, header: str) -> None:
+    async def main() -> None:
+        async with serving(settings=Settings(api_key_file=keys), headers={"Authorization": header}) as client:
+            assert (await ask(client)).status_code == 200
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("header", [None, "Bearer", "Bearer gamma", "Basic alpha", "alpha", "Bearer alph"])
+def test_without_a_key_nothing_but_health_answers(keys: Path, header: str | None) -> None:
+    async def main() -> None:
+        headers = {"Authorization": header} if header else None
+        engine = FakeEngine()
+        async with serving(engine, settings=Settings(api_key_file=keys), headers=headers) as client:
+            assert (await client.get("/health")).status_code == 200
+            for method, path in [
+                ("POST", "/v1/chat/completions"),
+                ("GET", "/v1/models"),
+                ("GET", "/v1/strategies"),
+                ("POST", "/v1/prm/score"),
+                ("GET", "/openapi.json"),
+                ("GET", "/nothing"),
+            ]:
+                response = await client.request(method, path, json=body() if method == "POST" else None)
+                assert response.status_code == 401, path
+                assert response.headers["www-authenticate"] == "Bearer"
+                assert response.headers["x-request-id"]
+                assert response.json() == {
+                    "error": {
+                        "message": "No valid API key. Send it as 'Authorization: Bearer <key>'.",
+                        "type": "invalid_request_error",
+                        "param": None,
+                        "code": "invalid_api_key",
+                    }
+                }
+        assert engine.generated == 0
+
+    asyncio.run(main())
+
+
+def test_the_caller_s_request_id_comes_back_on_every_answer() -> None:
+    async def main() -> None:
+        async with serving() as client:
+            mine = {"x-request-id": "mine-1"}
+            for response in [
+                await client.post("/v1/chat/completions", json=body(), headers=mine),
+                await client.post("/v1/chat/completions", json=body(stream=True), headers=mine),
+                await client.post("/v1/chat/completions", json=body(n=0), headers=mine),
+                await client.get("/nothing", headers=mine),
+                await client.get("/health", headers=mine),
+            ]:
+                assert response.headers["x-request-id"] == "mine-1"
+            for sent in ({}, {"x-request-id": ""}, {"x-request-id": "y" * 129}, {"x-request-id": b"\xe9"}):
+                headers: Any = sent
+                given = (await client.get("/health", headers=headers)).headers["x-request-id"]
+                assert len(given) == 32
+                assert given.isalnum()
+
+    asyncio.run(main())
+
+
+def test_a_bug_is_a_500_without_its_cause_but_with_its_id(capfd: pytest.CaptureFixture[str]) -> None:
+    class Broken(FakeEngine):
+        @property
+        def healthy(self) -> bool:
+            raise RuntimeError("/etc/secret")
+
+        @healthy.setter
+        def healthy(self, value: bool) -> None: ...
+
+    async def main() -> None:
+        async with serving(Broken()) as client:
+            response = await client.post("/v1/chat/completions", json=body(), headers={"x-request-id": "mine"})
+            assert response.status_code == 500
+            assert response.headers["x-request-id"] == "mine"
+            assert response.json() == {
+                "error": {
+                    "message": "The server failed to answer this request.",
+                    "type": "server_error",
+                    "param": None,
+                    "code": "internal_error",
+                }
+            }
+
+    asyncio.run(main())
+    assert "/etc/secret" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["content-length", "chunked"])
+def test_a_body_over_the_limit_is_refused(declared: bool) -> None:
+    async def pieces(data: bytes) -> AsyncIterator[bytes]:
+        for start in range(0, len(data), 1000):
+            yield data[start : start + 1000]
+
+    async def main() -> None:
+        engine = FakeEngine()
+        async with serving(engine, settings=Settings(max_body_bytes=5000)) as client:
+            for size, status in ((4000, 200), (6000, 413)):
+                text = b'{"model":"fake","messages":[{"role":"user","content":"x"}],"pad":"' + b"p" * size + b'"}'
+                response = await client.post(
+                    "/v1/chat/completions",
+                    content=text if declared else pieces(text),
+                    headers={"content-type": "application/json"},
+                )
+                assert response.status_code == status, response.text
+            assert response.json() == {
+                "error": {
+                    "message": "The body is over the limit of 5000 bytes.",
+                    "type": "invalid_request_error",
+                    "param": None,
+                    "code": "request_too_large",
+                }
+            }
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "", "multipart/form-data"])
+def test_a_body_that_is_not_called_json_is_refused(media_type: str) -> None:
+    async def main() -> None:
+        async with serving() as client:
+            response = await client.post(
+                "/v1/chat/completions", content=b'{"model":"fake"}', headers={"content-type": media_type}
+            )
+            assert response.status_code == 400
+            assert response.json() == {
+                "error": {
+                    "message": f"The content type is application/json, got {media_type!r}.",
+                    "type": "invalid_request_error",
+                    "param": None,
+                    "code": "invalid_value",
+                }
+            }
+            headers = {"content-type": "Application/JSON; charset=utf-8"}
+            ok = b'{"model":"fake","messages":[{"role":"user","content":"x"}]}'
+            assert (await client.post("/v1/chat/completions", content=ok, headers=headers)).status_code == 200
+
+    asyncio.run(main())
+
+
+def test_no_more_requests_than_there_is_room_for() -> None:
+    async def main() -> None:
+        engine = FakeEngine(token_s=0.02)
+        async with serving(engine, settings=Settings(max_requests=2)) as client:
+            running = [asyncio.create_task(ask(client)) for _ in range(2)]
+            await until(lambda: engine.live == 2)
+            response = await ask(client)
+            assert response.status_code == 429
+            assert response.headers["retry-after"] == "1"
+            assert response.json() == {
+                "error": {
+                    "message": "The server has 2 requests under way.",
+                    "type": "rate_limit_error",
+                    "param": None,
+                    "code": "rate_limit_exceeded",
+                }
+            }
+            assert (await client.get("/health")).status_code == 200
+            assert [r.status_code for r in await asyncio.gather(*running)] == [200, 200]
+            assert (await ask(client)).status_code == 200
+
+    asyncio.run(main())
+
+
+def test_a_client_that_left_gives_its_place_back() -> None:
+    async def main() -> None:
+        engine = FakeEngine(token_s=0.02)
+        async with serving(engine, settings=Settings(max_requests=2)) as client:
+            for _ in range(4):
+                running = [asyncio.create_task(ask(client)) for _ in range(2)]
+                await until(lambda: engine.live == 2)
+                for task in running:
+                    task.cancel()
+                await until(lambda: engine.live == 0)
+            assert (await ask(client, max_tokens=1)).status_code == 200
+
+    asyncio.run(main())

@@ -1,0 +1,228 @@
+"""What is refused before anything runs, with the whole error body."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from serving import ask, serving
+
+from prm import FakePRM
+from tts_server.config import RequestLimit, Settings
+from tts_server.engines.fake import FakeEngine
+from tts_server.protocol import ChatRequest
+
+BAD, NOT = "invalid_value", "unsupported_parameter"
+IMAGE = {"type": "image_url", "image_url": {"url": "http://127.0.0.1/x.png"}}
+
+
+def user(content: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": content}]
+
+
+REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
+    ({"tts": {"strategy": "best"}}, BAD, "tts.strategy", "unknown strategy 'best'; known: "),
+    (
+        {"tts": {"strategy": "best_of_n", "m": 4}},
+        BAD,
+        "tts.m",
+        "unknown option 'tts.m' of strategy 'best_of_n'; allowed: n, selector, aggregation, ",
+    ),
+    ({"tts": {"n": 4}}, BAD, "tts.n", "unknown option 'tts.n' of strategy 'single'; allowed: system_prompt"),
+    ({"tts": {"strategy": "best_of_n", "n": "4"}}, BAD, "tts.n", "tts.n: Input should be a valid integer"),
+    ({"tts": {"strategy": "best_of_n", "n": True}}, BAD, "tts.n", "tts.n: Input should be a valid integer"),
+    ({"tts": {"strategy": "best_of_n", "n": 0}}, BAD, "tts.n", "tts.n: Input should be greater than or equal to 1"),
+    ({"tts": {"strategy": "best_of_n", "n": 65}}, BAD, "tts.n", "tts.n is at most 64 on this server, got 65"),
+    ({"tts": {"strategy": "best_of_n", "selector": "x"}}, BAD, "tts.selector", "tts.selector: Input should be 'best'"),
+    ({"tts": {"strategy": 5}}, BAD, "tts.strategy", "tts.strategy: Input should be a valid string, got '5'"),
+    ({"tts": "best_of_n"}, BAD, "tts", "tts: Input should be a valid dictionary"),
+    (
+        {"tts": {"budget": {"tokens": 4}}},
+        BAD,
+        "tts.budget.tokens",
+        "tts.budget.tokens: unknown key tokens; allowed: max_samples, max_tokens, max_prm_tokens, deadline_s",
+    ),
+    ({"tts": {"budget": {"max_tokens": 0}}}, BAD, "tts.budget.max_tokens", "tts.budget.max_tokens: Input should be gr"),
+    ({"tts": {"budget": {"deadline_s": "1"}}}, BAD, "tts.budget.deadline_s", "tts.budget.deadline_s: Input should be"),
+    (
+        {"tts": {"strategy": "best_of_n", "prm": "big"}},
+        BAD,
+        "tts.prm",
+        "unknown reward model 'big'; known: fake",
+    ),
+    ({"tts": {"strategy": "single", "prm": "fake"}}, BAD, "tts.prm", "the strategy 'single' uses no reward model"),
+    (
+        {"model": "fake@best_of_n", "tts": {"strategy": "single"}},
+        BAD,
+        "tts.strategy",
+        "the model 'fake@best_of_n' stands for the strategy 'best_of_n', but tts.strategy is 'single'",
+    ),
+    ({"tts": {"strategy": "best_of_n", "n": 2}, "n": 3}, NOT, "n", "n is at most the strategy's own n (2), got 3"),
+    ({"n": 65}, BAD, "n", "n is at most 64 on this server, got 65"),
+    ({"n": 129}, BAD, "n", "n: Input should be less than or equal to 128"),
+    ({"n": 0}, BAD, "n", "n: Input should be greater than or equal to 1"),
+    ({"messages": []}, BAD, "messages", "messages: List should have at least 1 item"),
+    ({"messages": "hi"}, BAD, "messages", "messages: Input should be a valid list, got 'hi'"),
+    ({"messages": [{"role": "bot", "content": "x"}]}, BAD, "messages[0].role", "messages[0].role: Input should be"),
+    ({"messages": [{"content": "x"}]}, BAD, "messages[0].role", "messages[0].role: Field required"),
+    ({"messages": [{"role": "user"}]}, BAD, "messages[0].content", "content is required in a message of role 'user'"),
+    ({"messages": user(5)}, BAD, "messages[0].content", "messages[0].content: content is a string, a list of text"),
+    ({"messages": user([{"type": "text"}])}, BAD, "messages[0].content[0].text", "messages[0].content[0].text: Field"),
+    ({"messages": user([IMAGE])}, NOT, "messages[0].content", "content parts of type 'image_url' are not supported"),
+    (
+        {"messages": user([{"type": "input_audio", "input_audio": {}}])},
+        NOT,
+        "messages[0].content",
+        "content parts of type 'input_audio' are not supported, only text",
+    ),
+    (
+        {"messages": [*user("x"), {"role": "assistant", "tool_calls": [{"id": "1"}]}]},
+        NOT,
+        "messages[1].tool_calls",
+        "tool calls are not supported",
+    ),
+    ({"tools": []}, NOT, "tools", "tools is not supported"),
+    ({"tools": [{"type": "function"}]}, NOT, "tools", "tools is not supported"),
+    ({"functions": []}, NOT, "functions", "functions is not supported"),
+    ({"tool_choice": "auto"}, NOT, "tool_choice", "tool_choice is not supported"),
+    ({"audio": {"voice": "x"}}, NOT, "audio", "audio is not supported"),
+    ({"modalities": ["text", "audio"]}, NOT, "modalities", "modalities other than text are not supported"),
+    ({"prediction": {"type": "content"}}, NOT, "prediction", "prediction is not supported"),
+    ({"web_search_options": {}}, NOT, "web_search_options", "web_search_options is not supported"),
+    ({"stream_options": {"include_usage": True}}, BAD, "stream_options", "stream_options is only allowed with stream"),
+    ({"top_logprobs": 2}, BAD, "top_logprobs", "top_logprobs is only allowed with logprobs: true"),
+    ({"logprobs": True, "top_logprobs": 21}, BAD, "top_logprobs", "top_logprobs: Input should be less than or equal"),
+    ({"stop": ["a", "b", "c", "d", "e"]}, BAD, "stop", "stop is one to four non-empty strings"),
+    ({"stop": ""}, BAD, "stop", "stop is one to four non-empty strings"),
+    ({"stop": 5}, BAD, "stop", "stop: Input should be a valid string, got '5'"),
+    ({"stop": ["a", 5]}, BAD, "stop[1]", "stop[1]: Input should be a valid string, got '5'"),
+    ({"temperature": 2.1}, BAD, "temperature", "temperature: Input should be less than or equal to 2, got '2.1'"),
+    ({"temperature": "hot"}, BAD, "temperature", "temperature: Input should be a valid number, got 'hot'"),
+    ({"top_p": -0.1}, BAD, "top_p", "top_p: Input should be greater than 0"),
+    ({"presence_penalty": 3}, BAD, "presence_penalty", "presence_penalty: Input should be less than or equal to 2"),
+    ({"frequency_penalty": -3}, BAD, "frequency_penalty", "frequency_penalty: Input should be greater than"),
+    ({"seed": 2**63}, BAD, "seed", "seed: Input should be less than"),
+    ({"max_tokens": 0}, BAD, "max_tokens", "max_tokens: Input should be greater than or equal to 1"),
+    ({"max_completion_tokens": 1.5}, BAD, "max_completion_tokens", "max_completion_tokens: Input should be a valid"),
+    ({"logit_bias": {"x": 1}}, BAD, "logit_bias", "logit_bias maps token ids to numbers from -100 to 100"),
+    ({"logit_bias": {"5": 101}}, BAD, "logit_bias", "logit_bias maps token ids to numbers from -100 to 100"),
+    ({"logit_bias": {"9" * 5000: 1}}, BAD, "logit_bias", "logit_bias maps token ids to numbers from -100 to 100"),
+    ({"reasoning_effort": "max"}, BAD, "reasoning_effort", "reasoning_effort: Input should be 'none', 'minimal'"),
+    (
+        {"response_format": {"type": "json_schema"}},
+        BAD,
+        "response_format.json_schema",
+        "json_schema is required with type 'json_schema'",
+    ),
+    ({"response_format": {"type": "xml"}}, BAD, "response_format.type", "response_format.type: Input should be 'text'"),
+    ({"response_format": {"type": "json_object"}}, NOT, "response_format", "the fake engine cannot constrain"),
+    (
+        {"add_generation_prompt": True, "continue_final_message": True},
+        BAD,
+        "continue_final_message",
+        "add_generation_prompt and continue_final_message exclude each other",
+    ),
+    (
+        {"messages": user("word " * 600)},
+        "context_length_exceeded",
+        "messages",
+        "This model's maximum context length is 512 tokens. However, your messages resulted in ",
+    ),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_every_refusal_names_its_field(stream: bool) -> None:
+    engine = FakeEngine(max_model_len=512)
+    settings = Settings(max_request=RequestLimit(max_samples=64))
+
+    async def main() -> None:
+        async with serving(engine, [FakePRM()], settings) as client:
+            for fields, code, param, said in REFUSED:
+                if stream and "stream_options" in fields:
+                    continue
+                response = await ask(client, **fields, stream=stream)
+                assert response.headers["content-type"] == "application/json"
+                seen = response.json()
+                assert seen.keys() == {"error"}, fields
+                assert seen["error"].keys() == {"message", "type", "param", "code"}, fields
+                assert said in seen["error"].pop("message"), fields
+                assert seen["error"] == {"type": "invalid_request_error", "param": param, "code": code}, fields
+                assert response.status_code == 400, fields
+
+    asyncio.run(main())
+    assert (engine.generated, engine.live) == (0, 0)
+
+
+def test_an_unknown_model_is_a_404_that_lists_the_known() -> None:
+    async def main() -> None:
+        async with serving() as client:
+            for model in ("gpt", "fake@nothing", "fake@", "FAKE", ""):
+                response = await ask(client, model=model)
+                assert response.status_code == 404
+                error = response.json()["error"]
+                assert error["message"].startswith(f"The model '{model}' does not exist. Known: fake, fake@best_of_n, ")
+                assert (error["type"], error["param"], error["code"]) == (
+                    "invalid_request_error",
+                    "model",
+                    "model_not_found",
+                )
+
+    asyncio.run(main())
+
+
+LONG = "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model": LONG},
+        {"tts": {"strategy": LONG}},
+        {"tts": {LONG: 1}},
+        {"tts": {"strategy": "best_of_n", "n": LONG}},
+        {"tts": {"strategy": "best_of_n", "prm": LONG}},
+        {"tts": {"budget": {LONG: 1}}},
+        {"messages": [{"role": LONG, "content": "x"}]},
+        {"messages": user([{"type": LONG}])},
+        {"temperature": LONG},
+        {"logit_bias": {LONG: 1}},
+        {"stop": [LONG, 5]},
+        {"response_format": {"type": LONG}},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_long_input_does_not_come_back(fields: dict[str, Any]) -> None:
+    async def main() -> None:
+        async with serving(prms=[FakePRM()]) as client:
+            response = await ask(client, **fields)
+            assert response.status_code in (400, 404)
+            assert len(response.content) < 1000
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {field: None}
+        for field, info in ChatRequest.model_fields.items()
+        if not info.is_required() and info.default is None
+    ]
+    + [
+        {"user": "me", "metadata": {"a": "b"}, "store": False, "service_tier": "auto", "safety_identifier": "x"},
+        {"prompt_cache_key": "x", "verbosity": "low", "thinking": {"type": "enabled"}, "anything": [1, None]},
+        {"temperature": 0, "top_p": 1, "response_format": {"type": "text"}, "modalities": ["text"]},
+        {"messages": user([{"type": "text", "text": "What is "}, {"type": "text", "text": "2 + 2?"}])},
+        {"messages": [{"role": "developer", "content": "Be brief."}, *user("x"), {"role": "assistant"}, *user("y")]},
+        {"messages": [*user("x"), {"role": "assistant", "content": "y", "reasoning_content": "z"}, *user("y")]},
+        {"messages": [*user("x"), {"role": "tool", "content": "4", "tool_call_id": "1"}]},
+    ],
+    ids=str,
+)
+def test_accepted(fields: dict[str, Any]) -> None:
+    async def main() -> None:
+        async with serving() as client:
+            response = await ask(client, **fields)
+            assert response.status_code == 200, response.text
+
+    asyncio.run(main())

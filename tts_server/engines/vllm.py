@@ -1,0 +1,248 @@
+"""vLLM in this process: its asynchronous engine (V1), whose core is a child process.
+
+Knows how to keep that child alive. Not how its arguments are chosen (`vllm_host`), nor how words are translated
+(`vllm_wire`).
+
+The n samples of one call are n engine requests under one request id: vLLM's own fan-out tells neither how much of the
+prompt each of them found in the prefix cache, nor draws them from seeds that differ from those of other calls. The
+scheduler gives blocks to the prefix cache when it schedules them, so they still prefill the prompt once.
+
+A sample's token ids are whole tokens: where a stop string ends inside of one, the ids hold more than the text.
+"""
+
+import asyncio
+import copy
+import logging
+import time
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+from uuid import uuid4
+
+from strategies.base import Chunk, Prompt, Sampling, TokenIds
+from tts_server.engines import vllm_host, vllm_wire
+from tts_server.engines.chat_template import ChatTemplate
+from tts_server.errors import ContextTooLong, EngineUnavailable, InvalidRequest
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 0.5
+_FIRST_DELAY_S = 1.0
+_MAX_DELAY_S = 60.0
+_STABLE_S = 120.0
+"""An engine that lived longer than this did not die of its start."""
+_RESTART_S = 30
+"""About how long a restart takes; what a refused client is told to wait."""
+
+
+class VLLMEngine:
+    """Generates with vLLM.
+
+    With a seed the same call gives the same samples, as far as the arithmetic does: vLLM's results depend in their
+    last bits on what else is in the batch and on what was cached, and sooner or later a token falls on the other side.
+    In float32 this is rare, in bfloat16 it is not.
+    """
+
+    continues = True
+
+    def __init__(
+        self,
+        model_path: str,
+        *,
+        name: str,
+        max_model_len: int | None = None,
+        args: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Loads nothing yet.
+
+        Args:
+            model_path: A local directory, or an owner/name of the hub.
+            name: What clients call the model.
+            max_model_len: Tokens of prompt and completion together; None is what the model and the memory allow.
+            args: Further arguments of vLLM's AsyncEngineArgs; they win over this server's own.
+        """
+        self.model = name
+        self.max_model_len = max_model_len
+        self._path = model_path
+        self._args = dict(args or {})
+        self._llm: Any = None
+        self._processes: list[Any] = []
+        self._template: ChatTemplate | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._wakeups: set[asyncio.Event] = set()
+        self._defaults: dict[str, Any] = {}
+        self._takes_seeds = True
+
+    @property
+    def healthy(self) -> bool:
+        return self._llm is not None and not self._llm.errored
+
+    async def start(self) -> None:
+        """Loads the model and keeps watch over the engine.
+
+        Raises:
+            EngineUnavailable: vLLM is not installed, or cannot load the model.
+        """
+        self._llm = llm = await self._launch()
+        self._template = ChatTemplate(copy.deepcopy(llm.get_tokenizer()))
+        self._defaults = llm.model_config.get_diff_sampling_param()
+        self.max_model_len = llm.model_config.max_model_len
+        self._takes_seeds = not vllm_host.splits_seeded_prefills(llm.vllm_config.scheduler_config)
+        self._supervisor = asyncio.create_task(self._supervise())
+
+    async def close(self) -> None:
+        if self._supervisor:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
+        await self._stop()
+
+    async def encode(self, prompt: Prompt) -> TokenIds:
+        if prompt.token_ids:
+            return prompt.token_ids
+        if self._template is None:
+            raise self._unavailable()
+        return await asyncio.to_thread(self._template.encode, prompt)
+
+    async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
+        """Streams n samples, see `strategies.base.Engine`.
+
+        Raises:
+            ContextTooLong: the prompt leaves no room for a single token.
+            InvalidRequest: a value that vLLM does not take.
+            EngineUnavailable: the engine is starting, closing or dead.
+        """
+        if not self.healthy:
+            raise self._unavailable()
+        token_ids = await self.encode(prompt)
+        call = _Call(self._llm, self._params(sampling, len(token_ids)), sampling)
+        self._wakeups.add(call.wakeup)
+        try:
+            await call.begin(token_ids, n)
+            while call.growing:
+                for chunk in call.drain():
+                    yield chunk
+                if call.growing:
+                    if not call.alive or self._llm is not call.llm:
+                        raise self._unavailable()
+                    await call.wakeup.wait()
+        except Exception as error:
+            if call.alive:
+                raise
+            raise self._unavailable() from error
+        finally:
+            self._wakeups.discard(call.wakeup)
+            if self._llm is call.llm:
+                await call.abort()
+
+    def _params(self, sampling: Sampling, prompt_tokens: int) -> Any:
+        limit = self.max_model_len or 0
+        if prompt_tokens >= limit:
+            raise ContextTooLong(prompt_tokens, limit)
+        if sampling.seed is not None and not self._takes_seeds:
+            raise InvalidRequest(
+                "A seed is not taken: this engine splits long prefills, and on a CPU a seeded request would not "
+                "survive that. Leave the seed out, or start the engine without chunked prefill.",
+                param="seed",
+            )
+        return vllm_wire.sampling_params(sampling, self._defaults, limit - prompt_tokens)
+
+    def _unavailable(self) -> EngineUnavailable:
+        state = "restarting after a failure" if self._supervisor and not self._supervisor.done() else "not running"
+        return EngineUnavailable(f"The engine of {self.model!r} is {state}; try again later.", _RESTART_S)
+
+    async def _launch(self) -> Any:
+        """A new AsyncLLM. If this is cancelled, it waits for vLLM's start to end, so that no process is left."""
+        building = asyncio.ensure_future(asyncio.to_thread(vllm_host.build, self._path, self.max_model_len, self._args))
+        try:
+            llm = await asyncio.shield(building)
+        except asyncio.CancelledError:
+            await asyncio.wait([building])
+            if not building.exception():
+                llm = building.result()
+                await asyncio.to_thread(vllm_host.end, llm, vllm_host.processes_of(llm))
+            raise
+        self._processes = vllm_host.processes_of(llm)
+        await llm.get_supported_tasks()  # asked once and kept; the first request need not wait for it
+        return llm
+
+    async def _supervise(self) -> None:
+        """Restarts the engine whenever it dies, the slower the more often it does."""
+        delay_s = _FIRST_DELAY_S
+        while True:
+            born = time.monotonic()
+            while self.healthy:  # noqa: ASYNC110  (vLLM only sets a flag)
+                await asyncio.sleep(_POLL_S)
+            stable = time.monotonic() - born > _STABLE_S
+            delay_s = _FIRST_DELAY_S if stable else min(2 * delay_s, _MAX_DELAY_S)
+            logger.error("The engine of %r is dead; starting it again in %.0f s.", self.model, delay_s)
+            await self._stop()
+            await asyncio.sleep(delay_s)
+            try:
+                self._llm = await self._launch()
+            except Exception:  # whatever it is, the next try may pass
+                logger.exception("The engine of %r could not be started again.", self.model)
+            else:
+                logger.warning("The engine of %r is up again.", self.model)
+
+    async def _stop(self) -> None:
+        """Ends every call in flight and the engine's processes."""
+        llm, self._llm = self._llm, None
+        for wakeup in self._wakeups:
+            wakeup.set()
+        if llm is None:
+            return
+        if llm.output_handler:
+            llm.output_handler.cancel()  # else it reports the shutdown as a crash
+        ending = asyncio.ensure_future(asyncio.to_thread(vllm_host.end, llm, self._processes))
+        try:
+            await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            await asyncio.wait([ending])
+            raise
+
+
+class _Call:
+    """One call's n engine requests, read together: those that one engine step fed wake the reader once."""
+
+    def __init__(self, llm: Any, params: Any, sampling: Sampling) -> None:
+        self.llm = llm
+        self.wakeup = asyncio.Event()
+        self.growing: dict[int, Any] = {}
+        """The output queue of each sample that has not ended."""
+        self._params = params
+        self._sampling = sampling
+        self._id = uuid4().hex
+        self._begun: set[int] = set()
+
+    @property
+    def alive(self) -> bool:
+        return not self.llm.errored
+
+    async def begin(self, token_ids: TokenIds, n: int) -> None:
+        try:
+            for index in range(n):
+                prompt = {"type": "token", "prompt_token_ids": list(token_ids)}
+                params = vllm_wire.with_seed(self._params, self._sampling.seed, index)
+                queue = await self.llm.add_request(self._id, prompt, params)
+                queue.ready = self.wakeup
+                self.growing[index] = queue
+        except vllm_wire.client_errors() as error:
+            raise vllm_wire.refusal(error) from error
+        self.wakeup.set()  # what came before the queues shared it
+
+    def drain(self) -> list[Chunk]:
+        """Everything that is there, taken at once: a queue that is read clears the event that all of them share."""
+        self.wakeup.clear()
+        outputs = [(index, queue.get_nowait()) for index, queue in self.growing.items()]
+        return [self._chunk(index, output) for index, output in outputs if output is not None]
+
+    def _chunk(self, index: int, output: Any) -> Chunk:
+        chunk = vllm_wire.chunk(index, output, self._sampling, first=index not in self._begun)
+        self._begun.add(index)
+        if chunk.finish_reason:
+            del self.growing[index]
+        return chunk
+
+    async def abort(self) -> None:
+        """Ends what is still running; nothing if all samples have ended."""
+        if self.alive:
+            await self.llm.abort(self._id)
