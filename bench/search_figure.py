@@ -21,7 +21,7 @@ from strategies.budget import Account, Usage
 WORLD = World(seed=3, depth=3, p_step=0.7)
 PRM_QUALITY = 0.6
 SEED = 15
-"""With this one and that question every search meets right and wrong steps, so that a figure shows what it does."""
+"""With this one almost every search meets right and wrong steps, so that its figure shows what it does with them."""
 REPLIES = {
     "most consistent": "The most consistent response is Response 1.",
     "Review your last solution": "Review {number}: a step is wrong.",
@@ -73,6 +73,7 @@ class TracedEngine:
         self.max_model_len = engine.max_model_len
         self.continues = engine.continues
         self.nodes: list[Node] = []
+        self._replies = 0
 
     async def encode(self, prompt: Prompt) -> TokenIds:
         return await self._engine.encode(prompt)
@@ -84,7 +85,8 @@ class TracedEngine:
         asked = text_of(prompt.messages[-1]) if prompt.messages else ""
         reply = next((reply for marker, reply in REPLIES.items() if marker in asked), None)
         if reply:
-            source = _said(reply.format(number=len(self.nodes)), n)
+            self._replies += 1
+            source = _said(reply.format(number=self._replies), n)
         else:
             source = self._engine.generate(_taken_up(prompt, asked), sampling, n)
         async with aclosing(source) as chunks:
@@ -190,7 +192,8 @@ def _taken_up(prompt: Prompt, asked: str) -> Prompt:
     A search over thoughts shows them there; the toy world's policy goes on only from its own turn.
     """
     shown = list(_STEP_KEY.finditer(asked))
-    if not shown or int(shown[-1][1]) >= WORLD.depth:
+    answered = any(message["role"] == "assistant" for message in prompt.messages)
+    if answered or not shown or int(shown[-1][1]) >= WORLD.depth:
         return prompt
     begun = {"role": "assistant", "content": "".join(step[0] + SEPARATOR for step in shown)}
     return Prompt((*prompt.messages, begun), template={"continue_final_message": True})

@@ -57,7 +57,7 @@ GUIDES = {
         "n · L at most, and the probes: n · L / every · probe_tokens at most",
         "L / every, with a probe each",
         {"every": 64, "agree": 3},
-        {"every": 12, "agree": 2},
+        {"every": 8, "agree": 2},
     ),
     "graph_of_thoughts": Guide(
         "partial results can be merged, or you want to say yourself what is done in which order",

@@ -39,6 +39,13 @@ def test_a_thought_goes_on_from_the_one_in_its_prompt() -> None:
     assert steps == [[node.depth] for node in searched.nodes]
 
 
+def test_a_step_quoted_from_an_earlier_answer_is_not_gone_on_from() -> None:
+    pytest.importorskip("treequest")
+    searched = trace(get("ab_mcts"), {"n": 8, "batch": 2})
+    assert {STEP.findall(node.text)[0][0] for node in searched.nodes} == {"1"}
+    assert any(node.parents for node in searched.nodes)
+
+
 @pytest.mark.parametrize(
     ("name", "options"), [("rebase", {"n": 4}), ("mcts", {"n": 4, "branch": 2}), ("graph_of_thoughts", {})]
 )
