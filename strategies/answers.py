@@ -121,7 +121,8 @@ def _tidy(answer: str) -> str | None:
         return digits
     if text := _TEXT.fullmatch(answer):
         answer = text[1] or text[2]
-    return re.sub(r"(?<!\\)(?:\\[()\[\]]|\$)", "", answer).strip(" \n\t*_`,;:").rstrip(" .") or None
+    bare = re.sub(r"(?<!\\)(?:\\[()\[\]]|\$)", "", answer).strip(" \n\t*_`,;:").rstrip(" .")
+    return bare if bare not in ("", r"\boxed{") else None
 
 
 async def canonical(answers: Sequence[str], within_s: float | None = None) -> list[str]:

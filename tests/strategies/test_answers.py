@@ -296,3 +296,7 @@ def test_every_gsm8k_solution_is_right() -> None:
 def test_every_math500_solution_is_right() -> None:
     verdicts = graded("math500.jsonl", "answer", "solution")
     assert (len(verdicts), sum(verdicts)) == (500, 500)
+
+
+def test_a_box_that_was_opened_and_not_filled_is_no_answer() -> None:
+    assert extract("Oh, I suddenly got the answer: **Final Answer**\n\n\\[ \\boxed{") is None

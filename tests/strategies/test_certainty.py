@@ -127,7 +127,7 @@ def test_a_reader_hands_on_what_was_asked_for(asked: int | None, tops: int | Non
 
     def script(request: object) -> FakeReply:
         seen.append(request.sampling.logprobs)  # type: ignore[attr-defined]
-        return FakeReply("one two", {"a": 0.5, "b": 0.25, "c": 0.125})
+        return FakeReply("one two", {"one": 0.5, " two": 0.25, "c": 0.125})
 
     reader = LogprobReader(FakeEngine(script), 2, token_confidence)
 

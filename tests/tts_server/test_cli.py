@@ -219,7 +219,7 @@ def test_chat_without_a_server_says_how_to_start_one() -> None:
 
 
 def test_strategies_lists_every_one_with_its_options() -> None:
-    result = CliRunner(env={"COLUMNS": "300"}).invoke(cli.app, ["strategies"])
+    result = CliRunner(env={"COLUMNS": "1000"}).invoke(cli.app, ["strategies"])
     assert result.exit_code == 0
     rows = {m[1]: m[0] for m in re.finditer(r"│ (\w+) +│.*", result.stdout)}
     for name, entry in strategies.registry().items():

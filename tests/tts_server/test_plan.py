@@ -26,7 +26,7 @@ Check = Callable[[Prompt, Sampling, int], object]
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
 
 REACH: dict[str, tuple[Any, Check]] = {
-    "messages": ([{"role": "user", "content": "one"}], lambda p, s, n: p.messages[-1]["content"] == "one"),
+    "messages": ([{"role": "user", "content": "one"}], lambda p, s, n: "one" in p.messages[-1]["content"]),
     "n": (2, lambda p, s, n: n >= 2),
     "max_completion_tokens": (7, lambda p, s, n: s.max_tokens == 7),
     "max_tokens": (8, lambda p, s, n: s.max_tokens == 8),
@@ -36,8 +36,9 @@ REACH: dict[str, tuple[Any, Check]] = {
     "frequency_penalty": (0.6, lambda p, s, n: s.frequency_penalty == 0.6),
     "seed": (9, lambda p, s, n: s.seed is not None),
     "stop": (["§"], lambda p, s, n: "§" in s.stop),
-    "logprobs": (True, lambda p, s, n: s.logprobs == 0),
-    "top_logprobs": (3, lambda p, s, n: s.logprobs == 3),
+    # A strategy may ask for more than the client, for its own use.
+    "logprobs": (True, lambda p, s, n: s.logprobs is not None),
+    "top_logprobs": (3, lambda p, s, n: s.logprobs is not None and s.logprobs >= 3),
     "response_format": (SCHEMA, lambda p, s, n: s.structured == SCHEMA),
     "logit_bias": ({"5": -100}, lambda p, s, n: s.logit_bias == {5: -100}),
     "top_k": (11, lambda p, s, n: s.top_k == 11),

@@ -160,7 +160,7 @@ def test_an_unknown_model_is_a_404_that_lists_the_known() -> None:
                 response = await ask(client, model=model)
                 assert response.status_code == 404
                 error = response.json()["error"]
-                assert error["message"].startswith(f"The model '{model}' does not exist. Known: fake, fake@best_of_n, ")
+                assert error["message"].startswith(f"The model '{model}' does not exist. Known: fake, fake@ab_mcts, ")
                 assert (error["type"], error["param"], error["code"]) == (
                     "invalid_request_error",
                     "model",
