@@ -299,4 +299,4 @@ def test_every_math500_solution_is_right() -> None:
 
 
 def test_a_box_that_was_opened_and_not_filled_is_no_answer() -> None:
-    assert extract("Oh, I suddenly got the answer: **Final Answer**\n\n\\[ \\boxed{") is None
+    assert extract("So, **Final Answer**\n\n\\[ \\boxed{") is None
