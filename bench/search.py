@@ -37,8 +37,8 @@ def reuse(url: str, model: str) -> str:
     # The first prompt has to be computed once, and of every other its last token.
     shareable = used["engine_prompt_tokens"] - answer["usage"]["prompt_tokens"] - answer["tts"]["samples"]
     return (
-        f"- beam_search, 16 beams of width 4: {answer['tts']['samples']} samples, {used['engine_prompt_tokens']} prompt "
-        f"tokens, {shareable} of them shareable, {used['cached_prompt_tokens']} from the prefix cache: "
+        f"- beam_search, 16 beams of width 4: {answer['tts']['samples']} samples, "
+        f"{used['engine_prompt_tokens']} prompt tokens, {shareable} of them shareable, {used['cached_prompt_tokens']} from the prefix cache: "
         f"{used['cached_prompt_tokens'] / shareable:.1%}"
     )
 
