@@ -36,10 +36,11 @@ def reuse(url: str, model: str) -> str:
     used = answer["tts"]["usage"]
     # The first prompt has to be computed once, and of every other its last token.
     shareable = used["engine_prompt_tokens"] - answer["usage"]["prompt_tokens"] - answer["tts"]["samples"]
+    cached = used["cached_prompt_tokens"]
     return (
         f"- beam_search, 16 beams of width 4: {answer['tts']['samples']} samples, "
-        f"{used['engine_prompt_tokens']} prompt tokens, {shareable} of them shareable, {used['cached_prompt_tokens']} from the prefix cache: "
-        f"{used['cached_prompt_tokens'] / shareable:.1%}"
+        f"{used['engine_prompt_tokens']} prompt tokens, {shareable} of them shareable, {cached} from the prefix cache: "
+        f"{cached / shareable:.1%}"
     )
 
 
