@@ -29,3 +29,9 @@ def versions(*packages: str) -> str:
         except PackageNotFoundError:
             continue
     return ", ".join(found)
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor has arithmetic for bfloat16."""
+    info = Path("/proc/cpuinfo")
+    return info.exists() and any(flag in info.read_text() for flag in ("avx512_bf16", "amx_bf16"))

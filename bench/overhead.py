@@ -27,7 +27,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from bench.machine import machine, versions
+from bench.machine import has_bfloat16, machine, versions
 from bench.processes import free_port, running, tts_server
 
 N = 16
@@ -39,9 +39,9 @@ PROMPTS = (
 )
 """Two problems of GSM8K's training split (MIT)."""
 
-# One set for every contestant: what the server itself chooses on a CPU without bfloat16 arithmetic.
+# One set for every contestant: what the server itself chooses on a CPU.
 ARGS: dict[str, Any] = {
-    "dtype": "float32",
+    "dtype": "bfloat16" if has_bfloat16() else "float32",
     "enforce_eager": True,
     "block_size": 32,
     "max_model_len": 2048,
@@ -49,7 +49,13 @@ ARGS: dict[str, Any] = {
     "max_num_seqs": 64,
     "enable_prefix_caching": True,
 }
-ENV = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_LOGGING_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+ENV = {
+    "VLLM_CPU_KVCACHE_SPACE": "2",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "TORCH_COMPILE_DISABLE": "1",
+    "HF_HUB_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
+}
 
 # What `vllm serve` runs; the command itself does not start from the CPU package.
 VLLM_SERVE = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model"]
@@ -218,7 +224,8 @@ def main(
     rows = measure(model, pulled(model), tokens, rounds)
     if out:
         table = [*head, rows[0], *rows[2:], rows[1]]
-        note = f"{machine()}; {versions('tts-server', 'vllm-cpu', 'vllm', 'torch')}; {rounds} paired rounds."
+        note = f"{machine()}; {versions('tts-server', 'vllm-cpu', 'vllm', 'torch')}; {ARGS['dtype']}, "
+        note += f"{tokens} tokens a sample; {rounds} paired rounds."
         command = shlex.join(["python", "-m", "bench.overhead", *sys.argv[1:]])
         out.write_text("\n".join(["# Overhead over vLLM", "", f"    {command}", "", note, "", *table, ""]))
 
