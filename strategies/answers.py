@@ -125,14 +125,20 @@ def _tidy(answer: str) -> str | None:
     return bare if bare not in ("", r"\boxed{") else None
 
 
+VOTE_S = 2.5
+"""Seconds that one vote may spend on algebra: expressions that hang must not hold a request up."""
+
+
 async def canonical(answers: Sequence[str], within_s: float | None = None) -> list[str]:
     """One key an answer, order kept; equal keys are equal answers, by the policy of `strategies.normal_forms`.
 
-    An expression that has not been read after `within_s` seconds is the same as its very text only.
+    An expression that has not been read after `within_s` seconds, or `VOTE_S` if that is less, is the same as its very
+    text only.
 
     Raises:
         RuntimeError: the process that reads expressions does not start.
     """
+    within_s = VOTE_S if within_s is None else min(within_s, VOTE_S)
     return await _keys([parse(answer) for answer in answers], within_s)
 
 

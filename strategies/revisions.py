@@ -7,7 +7,7 @@ from typing import Literal
 from prm import Aggregation, ProcessRewardModel
 from strategies.answers import canonical
 from strategies.base import Candidate, Engine, Final, Message, Sample, Selector, Task
-from strategies.budget import BudgetSpent
+from strategies.budget import Account, BudgetSpent
 from strategies.dialogue import aside, ask, asked, followed_by, said, seeded
 from strategies.pool import together
 from strategies.sampling import candidates_of, elect, scored, succeeded
@@ -50,6 +50,7 @@ class Revisions:
     prm: ProcessRewardModel | None
     aggregation: Aggregation | None
     feedback_tokens: int
+    account: Account
     candidates: list[Candidate] = field(default_factory=list)
     chains: list[Chain] = field(default_factory=list)
     spent: bool = False
@@ -130,24 +131,28 @@ class Revisions:
         within_vote = self.prm or accept == "majority"
         chosen = [await self._chosen(chain, selector) if within_vote else chain.kept[-1] for chain in self.chains]
         if not chosen:
-            return await elect(self.candidates, selector)
-        across = await elect([self.candidates[i] for i in chosen], selector)
+            return await elect(self.candidates, selector, self.account.seconds_left)
+        across = await elect([self.candidates[i] for i in chosen], selector, self.account.seconds_left)
         weights = {chosen[i]: candidate.weight for i, candidate in enumerate(across.candidates)}
-        everyone = (await elect(self.candidates, selector)).ranking
+        everyone = (await elect(self.candidates, selector, self.account.seconds_left)).ranking
         order = [chosen[i] for i in across.ranking]
         order += [i for i in everyone if i not in weights]
         weighed = tuple(replace(c, weight=weights.get(i, 0.0)) for i, c in enumerate(self.candidates))
-        return replace(across, candidates=weighed, ranking=await distinct_first(weighed, order))
+        return replace(
+            across, candidates=weighed, ranking=await distinct_first(weighed, order, self.account.seconds_left)
+        )
 
     async def _chosen(self, chain: Chain, selector: Selector) -> int:
-        within = await elect([self.candidates[i] for i in chain.attempts], selector)
+        within = await elect([self.candidates[i] for i in chain.attempts], selector, self.account.seconds_left)
         return chain.attempts[within.ranking[0]]
 
 
-async def distinct_first(candidates: Sequence[Candidate], order: Sequence[int]) -> tuple[int, ...]:
+async def distinct_first(
+    candidates: Sequence[Candidate], order: Sequence[int], within_s: float | None
+) -> tuple[int, ...]:
     """The order with equal answers behind distinct ones, then those without any, then failed ones; the first stays."""
     answers = [candidates[i].answer for i in order]
-    known = iter(await canonical([answer for answer in answers if answer is not None]))
+    known = iter(await canonical([answer for answer in answers if answer is not None], within_s))
     seen: set[str] = set()
     places: dict[int, int] = {}
     for i, answer in zip(order, answers, strict=True):

@@ -12,9 +12,6 @@ from strategies.budget import BudgetSpent
 TEMPERATURE = 0.8
 """Of samples that must differ, where the request gives none (search-and-learn's recipes)."""
 
-VOTE_S = 2.5
-"""Seconds that one vote may spend on algebra: expressions that hang must not hold a request up."""
-
 
 async def draw(task: Task, engine: Engine, n: int, samples: list[Sample]) -> AsyncGenerator[Progress, None]:
     """Draws n samples in one engine call and appends them to `samples`, telling of each that ends.
@@ -98,7 +95,6 @@ async def scored(
 async def elect(candidates: Sequence[Candidate], selector: Selector | None, within_s: float | None = None) -> Final:
     """The end of a search: votes, weights and ranking; answers are compared for at most `within_s` seconds."""
     answers = [c.answer for c in candidates]
-    within_s = VOTE_S if within_s is None else min(within_s, VOTE_S)
     known = iter(await canonical([a for a in answers if a is not None], within_s))
     keys = [None if a is None else next(known) for a in answers]
     outcome = vote(candidates, keys, selector or "majority")

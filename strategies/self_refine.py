@@ -47,7 +47,7 @@ async def self_refine(
     conversation(task)
     task = prompted(task, system_prompt, examples)
     judge = prm if accept in ("score", None) else None
-    search = Revisions(task, engine, judge, aggregation, feedback_tokens)
+    search = Revisions(task, engine, judge, aggregation, feedback_tokens, account)
     samples: list[Sample] = []
     async with aclosing(draw(task, engine, n, samples)) as progress:
         async for line in progress:

@@ -1,5 +1,6 @@
 """The composition root: what is checked before anything starts."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -46,6 +47,7 @@ def test_the_fake_engine_is_named_and_bounded_as_configured() -> None:
 
 
 def test_without_an_engine_the_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)  # type: ignore[arg-type]
     monkeypatch.setattr(root, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"vLLM is not installed and neither is Transformers; install one: pip"):
         build_engine(Settings())
@@ -54,6 +56,7 @@ def test_without_an_engine_the_sentence_says_what_to_install(monkeypatch: pytest
 def test_auto_falls_back_to_transformers_and_says_why(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)  # type: ignore[arg-type]
     monkeypatch.setattr(root, "find_spec", lambda name: None if name == "vllm" else object())
     assert root.choose_engine() == "transformers"
     assert "engine: transformers, because vLLM is not installed" in caplog.text
