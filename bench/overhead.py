@@ -50,6 +50,9 @@ ARGS: dict[str, Any] = {
     "enable_prefix_caching": True,
 }
 ENV = {
+    # The server binds a thread to each core; vLLM by itself leaves one core free, which is another setting.
+    "OMP_NUM_THREADS": str(os.cpu_count()),
+    "VLLM_CPU_OMP_THREADS_BIND": f"0-{(os.cpu_count() or 1) - 1}",
     "VLLM_CPU_KVCACHE_SPACE": "2",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "TORCH_COMPILE_DISABLE": "1",
