@@ -115,5 +115,7 @@ def test_the_wheel_holds_every_tracked_file_of_the_packages(tmp_path: Path) -> N
     (wheel,) = tmp_path.glob("tts_server-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
-    assert [name for name in tracked(*PACKAGES) if name not in held] == []
+    # Results belong to a commit and its machine, not to what is installed.
+    shipped = [name for name in tracked(*PACKAGES) if not name.startswith("bench/results/")]
+    assert [name for name in shipped if name not in held] == []
     assert {f"{package}/py.typed" for package in PACKAGES} <= held
