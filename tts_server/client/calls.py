@@ -1,0 +1,194 @@
+"""What is asked: keywords to HTTP requests. Shared by both clients; sends nothing."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypedDict, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from tts_server.client.options import TTS, tts_fields
+from tts_server.client.results import (
+    ChatResult,
+    ModelInfo,
+    ModelList,
+    Score,
+    Scores,
+    StrategyInfo,
+    StrategyList,
+    Trace,
+)
+from tts_server.client.retries import told
+
+T_co = TypeVar("T_co", covariant=True)
+
+Messages = str | Sequence[Mapping[str, Any]]
+"""A question, or the turns of a chat as OpenAI writes them."""
+Options = TTS | Mapping[str, Any] | str
+"""How to spend compute: typed, as the wire has it, or only a strategy's name."""
+Aggregation = Literal["last", "min", "prod", "mean"]
+Timeout = float | httpx.Timeout
+"""Seconds without a byte; for an answer that is not streamed, seconds until it is there."""
+
+DEFAULT_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
+MAX_RETRIES = 2
+CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=3.0)
+"""The server closes what is idle for 5 s: a request must not meet a connection that is just being closed."""
+
+
+class ChatFields(TypedDict, total=False):
+    """OpenAI's fields of a chat, and vLLM's; each as the server documents it."""
+
+    n: int | None
+    temperature: float | None
+    top_p: float | None
+    max_tokens: int | None
+    max_completion_tokens: int | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    seed: int | None
+    stop: str | Sequence[str] | None
+    logprobs: bool | None
+    top_logprobs: int | None
+    logit_bias: Mapping[str, float] | None
+    response_format: Mapping[str, Any] | None
+    tools: Sequence[Mapping[str, Any]] | None
+    tool_choice: str | Mapping[str, Any] | None
+    parallel_tool_calls: bool | None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None
+    user: str | None
+    metadata: Mapping[str, str] | None
+    top_k: int | None
+    min_p: float | None
+    repetition_penalty: float | None
+    min_tokens: int | None
+    ignore_eos: bool
+    stop_token_ids: Sequence[int] | None
+    chat_template_kwargs: Mapping[str, Any] | None
+    add_generation_prompt: bool
+    continue_final_message: bool
+    extra_body: Mapping[str, Any]
+    """Fields that have no name here."""
+
+
+class ScoreItem(TypedDict, total=False):
+    """One solution of one question: `question` or `messages`, and `steps` or `solution`."""
+
+    question: str
+    messages: Sequence[Mapping[str, Any]]
+    steps: Sequence[str]
+    solution: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T_co]):
+    """One request, and how its answer is read."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    read: Callable[[httpx.Response], T_co]
+    body: Mapping[str, Any] | None = None
+    timeout: Timeout | None = None
+    retried: bool = True
+
+    @property
+    def safe(self) -> bool:
+        """Whether the server may see it twice."""
+        return self.method == "GET"
+
+    def request(self, http: httpx.Client | httpx.AsyncClient) -> httpx.Request:
+        """The request, on this client."""
+        timeout = http.timeout if self.timeout is None else httpx.Timeout(self.timeout)
+        return http.build_request(self.method, self.path, json=self.body, timeout=timeout)
+
+
+def chat(
+    messages: Messages,
+    model: str | None,
+    tts: Options | None,
+    timeout: Timeout | None,
+    fields: Mapping[str, Any],
+    stream: bool = False,
+) -> Call[ChatResult]:
+    """`POST /v1/chat/completions`.
+
+    Raises:
+        ValueError: there is no model.
+    """
+    if model is None:
+        raise ValueError("model is required: give it to the call or to the client")
+    turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+    body: dict[str, Any] = {"model": model, "messages": turns, **fields}
+    body |= body.pop("extra_body", {})
+    if tts is not None:
+        body["tts"] = tts_fields(tts)
+    if stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    return Call("POST", "v1/chat/completions", ChatResult.read, body, timeout)
+
+
+def score(
+    item: Mapping[str, Any], aggregation: Aggregation | None, prm: str | None, timeout: Timeout | None
+) -> Call[Score]:
+    """`POST /v1/prm/score` for one solution."""
+    return Call("POST", "v1/prm/score", Score.read, given(**item, aggregation=aggregation, prm=prm), timeout)
+
+
+def score_many(
+    items: Sequence[ScoreItem], aggregation: Aggregation | None, prm: str | None, timeout: Timeout | None
+) -> Call[Scores]:
+    """`POST /v1/prm/score` for a batch."""
+    body = given(batch=list(items), aggregation=aggregation, prm=prm)
+    return Call("POST", "v1/prm/score", Scores.read, body, timeout)
+
+
+def strategies() -> Call[list[StrategyInfo]]:
+    """`GET /v1/strategies`."""
+    return Call("GET", "v1/strategies", lambda response: StrategyList.read(response).data)
+
+
+def models() -> Call[list[ModelInfo]]:
+    """`GET /v1/models`."""
+    return Call("GET", "v1/models", lambda response: ModelList.read(response).data)
+
+
+def trace(id_: str) -> Call[Trace]:
+    """`GET /v1/traces/{id}`.
+
+    Raises:
+        ValueError: the id is empty.
+    """
+    if not id_:
+        raise ValueError("id is empty: it is the trace_id of an answer's tts")
+    return Call("GET", f"v1/traces/{quote(id_, safe='')}", Trace.read)
+
+
+def health() -> Call[bool]:
+    """`GET /health`; not repeated, since the answer is what is asked for."""
+    return Call("GET", "health", lambda response: response.is_success, retried=False)
+
+
+def check(response: httpx.Response) -> None:
+    """Raises APIError if a read response is an error."""
+    if not response.is_success:
+        raise told(response)
+
+
+def http_options(
+    base_url: str, api_key: str | None, timeout: Timeout, headers: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """What both clients' connections are made with.
+
+    Raises:
+        ValueError: the URL is not http or https.
+    """
+    url = httpx.URL(base_url.rstrip("/").removesuffix("/v1") + "/")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValueError(f"base_url is an http or https URL, such as http://localhost:8000; got {base_url!r}")
+    auth = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    return {"base_url": url, "timeout": timeout, "headers": {**auth, **(headers or {})}, "limits": CONNECTIONS}
+
+
+def given(**fields: Any) -> dict[str, Any]:
+    """Those that are not None."""
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,0 +1,272 @@
+"""What comes back, typed. Fields that a newer server adds are kept as attributes and in `raw`."""
+
+from typing import Any, Self
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+
+from tts_server.client.errors import MAX_SHOWN, UnexpectedAnswer
+
+
+class _Result(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+
+
+class _Answer(_Result):
+    """A whole body."""
+
+    _raw: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _request_id: str | None = PrivateAttr(None)
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """The body as it came; of a stream, the body that its chunks add up to."""
+        return self._raw
+
+    @property
+    def request_id(self) -> str | None:
+        """Names the request in the server's log."""
+        return self._request_id
+
+    @classmethod
+    def of(cls, body: Any, request_id: str | None = None) -> Self:
+        """Reads a body.
+
+        Raises:
+            UnexpectedAnswer: it is none of this kind.
+        """
+        try:
+            answer = cls.model_validate(body)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"])) or "body"
+            said = repr(body)[:MAX_SHOWN]
+            raise UnexpectedAnswer(
+                f"The server's answer is no {cls.__name__}: {place}: {first['msg']}; {said}"
+            ) from None
+        answer._raw, answer._request_id = body, request_id
+        return answer
+
+    @classmethod
+    def read(cls, response: httpx.Response) -> Self:
+        """Reads a response's body."""
+        return cls.of(json_of(response), response.headers.get("x-request-id"))
+
+
+def json_of(response: httpx.Response) -> Any:
+    """A response's body.
+
+    Raises:
+        UnexpectedAnswer: it is no JSON.
+    """
+    try:
+        return response.json()
+    except ValueError:
+        raise UnexpectedAnswer(f"The server's answer is no JSON: {response.text[:MAX_SHOWN]!r}") from None
+
+
+class PromptTokens(_Result):
+    """Of the prompt's tokens."""
+
+    cached_tokens: int = 0
+
+
+class CompletionTokens(_Result):
+    """Of the generated tokens."""
+
+    reasoning_tokens: int = 0
+    """Those that are not in the returned answer."""
+
+
+class Usage(_Result):
+    """OpenAI's usage: the client's prompt once, every generated token."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    prompt_tokens_details: PromptTokens | None = None
+    completion_tokens_details: CompletionTokens | None = None
+
+
+class SearchUsage(_Result):
+    """What the whole search cost."""
+
+    engine_prompt_tokens: int = 0
+    cached_prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prm_tokens: int = 0
+    prm_calls: int = 0
+    wall_s: float = 0.0
+
+
+class Vote(_Result):
+    """One answer of the election."""
+
+    answer: str | None = None
+    count: int = 0
+    weight: float | None = None
+
+
+class Candidate(_Result):
+    """One finished attempt; sent with `return_candidates`."""
+
+    text: str = ""
+    answer: str | None = None
+    score: float | None = None
+    step_scores: list[float] | None = None
+    weight: float | None = None
+    finish_reason: str | None = None
+    completion_tokens: int = 0
+    error: str | None = None
+
+
+class Search(_Result):
+    """The `tts` object: what was decided, why, and what it cost."""
+
+    strategy: str
+    trace_id: str | None = None
+    selector: str | None = None
+    answer: str | None = None
+    score: float | None = None
+    confidence: float | None = None
+    stop_reason: str | None = None
+    """The budget that ended the search; None if it ended by itself."""
+    samples: int = 0
+    votes: list[Vote] = Field(default_factory=list)
+    candidates: list[Candidate] = Field(default_factory=list)
+    """Empty unless `return_candidates` was asked for."""
+    usage: SearchUsage = Field(default_factory=SearchUsage)
+
+
+class TokenLogprob(_Result):
+    """A token that was, or could have been, generated."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+    top_logprobs: list["TokenLogprob"] = Field(default_factory=list)
+
+
+class Logprobs(_Result):
+    """Of a choice's tokens."""
+
+    content: list[TokenLogprob] | None = None
+
+
+class Function(_Result):
+    """What a tool call calls."""
+
+    name: str
+    arguments: str
+    """JSON, as the model wrote it."""
+
+
+class ToolCall(_Result):
+    """A call that the model wants made."""
+
+    id: str
+    function: Function
+    type: str = "function"
+
+
+class Message(_Result):
+    """The assistant's turn."""
+
+    role: str = "assistant"
+    content: str | None = None
+    reasoning: str | None = None
+    """A thinking model's thoughts; of a stream, its progress too."""
+    tool_calls: list[ToolCall] | None = None
+
+
+class Choice(_Result):
+    """One returned answer."""
+
+    index: int
+    message: Message
+    finish_reason: str | None = None
+    """`stop`, `length`, `tool_calls`; None of a stream that broke."""
+    logprobs: Logprobs | None = None
+
+
+class ChatResult(_Answer):
+    """A chat's answer."""
+
+    id: str
+    model: str
+    created: int
+    choices: list[Choice]
+    usage: Usage | None = None
+    tts: Search | None = None
+    """None of a server that is not this one."""
+
+    @property
+    def text(self) -> str:
+        """The first choice's text; empty if it has none."""
+        return (self.choices[0].message.content or "") if self.choices else ""
+
+
+class ScoreUsage(_Result):
+    """What scoring cost."""
+
+    prm_tokens: int = 0
+    prm_calls: int = 0
+
+
+class Score(_Answer):
+    """A solution's score, and that of each of its steps."""
+
+    scores: list[float]
+    score: float
+    aggregation: str
+    model: str
+    usage: ScoreUsage | None = None
+    """None in a list, which has one usage for all."""
+
+
+class Scores(_Answer):
+    """Several solutions' scores, in the order they were asked for."""
+
+    data: list[Score]
+    model: str
+    usage: ScoreUsage
+
+
+class StrategyInfo(_Result):
+    """A strategy that `tts.strategy` can name."""
+
+    id: str
+    description: str
+    paper: str | None = None
+    uses_prm: bool = False
+    available: bool = True
+    """False if this server's engine cannot run it."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """JSON schema."""
+
+
+class ModelInfo(_Result):
+    """What `model` can name."""
+
+    id: str
+    created: int = 0
+    owned_by: str = ""
+    root: str | None = None
+    parent: str | None = None
+    max_model_len: int | None = None
+
+
+class Trace(_Answer):
+    """The record of one search; its contents are in `raw`."""
+
+
+class StrategyList(_Answer):
+    """Every strategy of a server."""
+
+    data: list[StrategyInfo]
+
+
+class ModelList(_Answer):
+    """Every model of a server."""
+
+    data: list[ModelInfo]
