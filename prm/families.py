@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Any
 
 from prm.base import PRMError
-from prm.family import Config, Family
+from prm.family import FAMILY_KEY, Config, Family
 
 FAMILIES = ("qwen_math", "math_shepherd", "rlhflow", "skywork", "trl", "outcome")
 """The files of this package that lay solutions out for a model of its own.
@@ -12,10 +12,6 @@ FAMILIES = ("qwen_math", "math_shepherd", "rlhflow", "skywork", "trl", "outcome"
 Each has `recognises(config, name)`, and `build(config, tokenizer, name, separator)` that raises PRMError for a model
 without the family's tokens or head.
 """
-FAMILY_KEY = "prm_family"
-"""The key of `config.json` by which a model says its family itself."""
-SEPARATOR_KEY = "prm_separator"
-"""The key of `config.json` by which a model says the step separator of its training, where its family has several."""
 
 
 def detect(config: Config, tokenizer: Any, name: str = "", *, separator: str | None = None) -> Family:

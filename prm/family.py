@@ -3,15 +3,21 @@
 Knows nothing of where the model runs: a `Backend` reads layouts, a `FamilyPRM` puts the two together.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from prm.aggregate import Aggregation
 from prm.base import OnTokens, PRMError, PRMInputError, StepScores, check_scores, check_solutions
+from prm.encoder import TokenIds
 
 Config = Mapping[str, Any]
 """A model's `config.json`."""
+FAMILY_KEY = "prm_family"
+"""The key of `config.json` by which a model says its family itself."""
+SEPARATOR_KEY = "prm_separator"
+"""The key of `config.json` by which a model says the step separator of its training, where its family has several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,33 @@ class Sigmoid:
 
 
 Head = LabelTokens | Classes | Sigmoid
+
+
+def layout(opening: TokenIds, steps: Iterable[TokenIds]) -> Layout:
+    """The layout of steps one after the other, each of which is scored at its last token."""
+    ids, ends = list(opening), list[int]()
+    for step in steps:
+        ids += step
+        ends.append(len(ids) - 1)
+    return Layout(tuple(ids), tuple(ends))
+
+
+def check_separator(family: str, separator: str | None) -> None:
+    """Raises PRMError if a family that knows its separator is given one."""
+    if separator is not None:
+        raise PRMError(f"the family {family} has a step separator of its own, got {separator!r}")
+
+
+def named(config: Config, name: str, known: re.Pattern[str]) -> bool:
+    """Whether a language model is a known one by its name: its config looks like any other's."""
+    kinds = config.get("architectures") or ()
+    said = (name, str(config.get("_name_or_path") or ""))
+    return any(kind.endswith("ForCausalLM") for kind in kinds) and any(known.search(text) for text in said)
+
+
+def labels(config: Config) -> int:
+    """How many values a classification head gives: a config leaves out the usual two."""
+    return len(config.get("id2label") or (0, 1))
 
 
 class Family(Protocol):

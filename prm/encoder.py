@@ -1,0 +1,119 @@
+"""Text to tokens, for the families: what users wrote is text, whatever control tokens it spells."""
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from prm.base import PRMError
+
+SLOT = "\ue000"
+"""Stands for a user's text where a chat template is rendered."""
+_REMEMBERED = 8192
+"""Texts whose tokens are remembered: a search encodes the same steps at each of its rounds."""
+
+TokenIds = tuple[int, ...]
+
+
+class Encoder:
+    """A tokenizer of transformers, as the families use it.
+
+    Args:
+        tokenizer: a fast one.
+        family: what needs it, for errors.
+
+    Raises:
+        PRMError: the tokenizer is not a fast one.
+    """
+
+    def __init__(self, tokenizer: Any, family: str) -> None:
+        self._tokenizer = tokenizer
+        self._family = family
+        self._plain = _without_added_tokens(tokenizer)
+        self._remembered = lru_cache(_REMEMBERED)(self._encoded)
+
+    def text(self, text: str) -> TokenIds:
+        """The tokens of a text in which no added token is recognised."""
+        return self._remembered(text)
+
+    def after(self, before: str, text: str) -> TokenIds:
+        """The tokens of `text` where it goes on after `before`, whose end is a token boundary there.
+
+        Some tokenizers put a space before a text; that is so only at the beginning.
+
+        Raises:
+            PRMError: there is no boundary.
+        """
+        left, both = self.text(before), self.text(before + text)
+        if both[: len(left)] != left:
+            raise PRMError(f"the tokenizer writes {text[:20]!r} into one token with {before!r}: {self._family} cannot")
+        return both[len(left) :]
+
+    def control(self, text: str) -> TokenIds:
+        """The tokens of a text of the family itself, in which special tokens are recognised."""
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def opening(self) -> TokenIds:
+        """What the tokenizer puts before every text."""
+        ids, text = tuple(self._tokenizer.encode("a")), self.text("a")
+        return next((ids[:i] for i in range(len(ids)) if ids[i : i + len(text)] == text), ())
+
+    def token(self, name: str) -> int:
+        """The id of a token.
+
+        Raises:
+            PRMError: the tokenizer lacks it.
+        """
+        found: int | None = self._tokenizer.get_vocab().get(name)
+        if found is None:
+            raise PRMError(f"the tokenizer has no token {name!r}, so the model is none of {self._family}")
+        return found
+
+    def single(self, before: str, text: str) -> int:
+        """The one token of `text` after `before`.
+
+        Raises:
+            PRMError: it has several.
+        """
+        ids = self.after(before, text)
+        if len(ids) != 1:
+            raise PRMError(f"the tokenizer has no token for {text!r}, so the model is none of {self._family}")
+        return ids[0]
+
+    def apart(self, ids: TokenIds, token: int) -> TokenIds:
+        """The same text without `token`, which is spelled out by its characters' tokens, if it has several."""
+        if token not in ids:
+            return ids
+        spelled = tuple(self.token(char) for char in self._tokenizer.convert_ids_to_tokens(token))
+        return tuple(part for i in ids for part in (spelled if i == token else (i,)))
+
+    def chat(self, turns: Sequence[tuple[str, str]]) -> list[TokenIds]:
+        """The tokens that a chat template writes around the `SLOT`s of some turns (role, content).
+
+        Raises:
+            PRMError: there is no template, or it does not write each slot once.
+        """
+        messages = [{"role": role, "content": content} for role, content in turns]
+        try:
+            text: str = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
+        except Exception as error:  # a template raises what it likes
+            raise PRMError(f"the chat template of the tokenizer does not do for {self._family}: {error}") from error
+        parts = text.split(SLOT)
+        if len(parts) != 1 + sum(content.count(SLOT) for _, content in turns):
+            raise PRMError(f"the chat template of the tokenizer does not write each turn once: {self._family} cannot")
+        return [self.control(part) for part in parts]
+
+    def _encoded(self, text: str) -> TokenIds:
+        return tuple(self._plain.encode(text, add_special_tokens=False).ids)
+
+
+def _without_added_tokens(tokenizer: Any) -> Any:
+    """The tokenizer's own model alone: no special token and no other added one is looked for in a text."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise PRMError("a reward model needs a fast tokenizer (a tokenizer.json), of which it has none")
+    said = json.loads(backend.to_str())
+    plain = type(backend).from_str(json.dumps({**said, "added_tokens": [], "post_processor": None}))
+    plain.no_truncation()
+    plain.no_padding()
+    return plain
