@@ -30,6 +30,8 @@ class Problem:
     gold: str
     level: str | None = None
     subject: str | None = None
+    solution: str | None = None
+    """The gold solution, where the data set has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,6 @@ def numeric_gold(value: str) -> str:
 
 
 def fingerprint(problems: tuple[Problem, ...]) -> str:
-    """SHA-256 of the problems, each as one line of JSON."""
-    lines = (json.dumps(asdict(problem), sort_keys=True) + "\n" for problem in problems)
+    """SHA-256 of the problems, each as one line of JSON; without their solutions, which nobody is asked for."""
+    lines = (json.dumps({**asdict(problem), "solution": None}, sort_keys=True) + "\n" for problem in problems)
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -26,7 +26,7 @@ def read(row: Row, number: str) -> Problem:
     _, mark, answer = solution.rpartition(_MARK)
     if not mark:
         raise RowError(f"field 'answer' must end in {_MARK!r} and the gold answer, not in {solution[-40:]!r}")
-    return Problem(id=number, question=text(row, "question"), gold=numeric_gold(answer))
+    return Problem(id=number, question=text(row, "question"), gold=numeric_gold(answer), solution=solution)
 
 
 GSM8K = Source(

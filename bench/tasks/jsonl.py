@@ -3,9 +3,9 @@ r"""Any JSONL file with a question and a gold answer, and the reading of every o
     {"question": "What is 7 * 8?", "answer": "56"}
     {"id": "p2", "problem": "Solve $x^2 = 4$ for $x > 0$.", "solution": "… so $x = \\boxed{2}$.", "level": 1}
 
-The question is the field `question`, `problem` or `prompt`; the gold answer is `gold`, `answer`, `target` or `solution`,
-and of a solution its `#### …` or `\boxed{…}`; `id` or `unique_id`, `level` and `subject` may be there. Blank lines are
-skipped, and every error names its line.
+The question is the field `question`, `problem` or `prompt`; the gold answer is `gold`, `answer`, `target` or
+`solution`, and of a solution its `#### …` or `\boxed{…}`; `id` or `unique_id`, `level` and `subject` may be there.
+Blank lines are skipped, and every error names its line.
 """
 
 import json
@@ -29,6 +29,7 @@ def read(row: Row, number: str) -> Problem:
         gold=gold(text(row, "gold", "answer", "target", "solution")),
         level=optional_text(row, "level"),
         subject=optional_text(row, "subject"),
+        solution=optional_text(row, "solution"),
     )
 
 
