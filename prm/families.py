@@ -6,7 +6,7 @@ from typing import Any
 from prm.base import PRMError
 from prm.family import FAMILY_KEY, Config, Family
 
-FAMILIES = ("qwen_math", "math_shepherd", "rlhflow", "skywork", "trl", "outcome")
+FAMILIES = ("qwen_math", "math_shepherd", "rlhflow", "skywork", "trl", "outcome", "labels")
 """The files of this package that lay solutions out for a model of its own.
 
 Each has `recognises(config, name)`, and `build(config, tokenizer, name, separator)` that raises PRMError for a model

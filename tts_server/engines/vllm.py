@@ -21,6 +21,7 @@ from uuid import uuid4
 from strategies.base import Chunk, Prompt, Sampling, TokenIds
 from tts_server.engines import vllm_host, vllm_wire
 from tts_server.engines.chat_template import ChatTemplate
+from tts_server.engines.vllm_lora import AdaptedEngine, LoRA, read_lora
 from tts_server.errors import ContextTooLong, EngineUnavailable, InvalidRequest
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class VLLMEngine:
         self.max_model_len = max_model_len
         self._path = model_path
         self._args = dict(args or {})
+        self._loras: list[LoRA] = []
         self._llm: Any = None
         self._processes: list[Any] = []
         self._template: ChatTemplate | None = None
@@ -71,6 +73,18 @@ class VLLMEngine:
         self._wakeups: set[asyncio.Event] = set()
         self._defaults: dict[str, Any] = {}
         self._takes_seeds = True
+
+    def adapted(self, path: str) -> AdaptedEngine:
+        """This engine's model with the LoRA adapter of a directory; to be called before `start`.
+
+        Raises:
+            EngineUnavailable: there is no adapter that vLLM serves.
+        """
+        loras = [*self._loras, read_lora(path, len(self._loras) + 1)]
+        ranks = {"max_loras": len(loras), "max_lora_rank": max(lora.rank for lora in loras)}
+        self._args = {"enable_lora": True, **self._args, **ranks}
+        self._loras = loras
+        return AdaptedEngine(self, loras[-1])
 
     @property
     def healthy(self) -> bool:
@@ -102,8 +116,10 @@ class VLLMEngine:
             raise self._unavailable()
         return await asyncio.to_thread(self._template.encode, prompt)
 
-    async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
-        """Streams n samples, see `strategies.base.Engine`.
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, n: int = 1, *, lora: LoRA | None = None
+    ) -> AsyncGenerator[Chunk, None]:
+        """Streams n samples, if asked with an adapter; see `strategies.base.Engine`.
 
         Raises:
             ContextTooLong: the prompt leaves no room for a single token.
@@ -113,7 +129,7 @@ class VLLMEngine:
         if not self.healthy:
             raise self._unavailable()
         token_ids = await self.encode(prompt)
-        call = _Call(self._llm, self._params(sampling, len(token_ids)), sampling)
+        call = _Call(self._llm, self._params(sampling, len(token_ids)), sampling, lora)
         self._wakeups.add(call.wakeup)
         try:
             await call.begin(token_ids, n)
@@ -203,8 +219,9 @@ class VLLMEngine:
 class _Call:
     """One call's n engine requests, read together: those that one engine step fed wake the reader once."""
 
-    def __init__(self, llm: Any, params: Any, sampling: Sampling) -> None:
+    def __init__(self, llm: Any, params: Any, sampling: Sampling, lora: LoRA | None) -> None:
         self.llm = llm
+        self._lora = lora and lora.request
         self.wakeup = asyncio.Event()
         self.growing: dict[int, Any] = {}
         """The output queue of each sample that has not ended."""
@@ -222,7 +239,7 @@ class _Call:
             for index in range(n):
                 prompt = {"type": "token", "prompt_token_ids": list(token_ids)}
                 params = vllm_wire.with_seed(self._params, self._sampling.seed, index)
-                queue = await self.llm.add_request(self._id, prompt, params)
+                queue = await self.llm.add_request(self._id, prompt, params, lora_request=self._lora)
                 queue.ready = self.wakeup
                 self.growing[index] = queue
         except vllm_wire.client_errors() as error:
