@@ -1,8 +1,10 @@
 """How a run's records came about: enough to repeat it, and to keep different runs apart."""
 
 import json
+import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +20,43 @@ class Settings:
     """What decides the records of a run: only runs in which all of this is equal share a directory."""
 
     task: str
-    data: str
-    """File or hub name."""
+    """Name, or path of a JSONL file."""
+    split: str
+    source: str
+    """Where the problems came from: the name of a file, or `hub:` and the name there."""
     data_sha256: str
+    """Of all problems of the split."""
     prompt: str
     """Name of the template."""
-    prompt_text: str
-    """The messages that the template makes of the question `{question}`, as JSON."""
+    messages: tuple[Mapping[str, str], ...]
+    """What the template makes of the question `{question}`."""
     model: str
     strategy: str | None = None
-    """None: a plain OpenAI request without `tts`, whose choices are the samples."""
+    """None: a plain OpenAI request, whose choices are the samples."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The request's `tts` object beside `strategy`."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
-    """The request's other fields, as OpenAI names them: `temperature`, `max_tokens`, `n`."""
-    seed: int | None = None
+    """The request's other fields, as OpenAI names them: `temperature`, `max_tokens`, `seed`, `n`."""
     stream: bool = False
     concurrency: int = 1
-    """Problems asked at once: it decides the latencies."""
+    """Problems asked at once: it decides the times."""
+    offset: int = 0
+    """Problems left out at the start of the set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
     """What answered, as it told itself; None is not told."""
 
-    url: str
     name: str | None = None
     """`owned_by` of the model."""
     version: str | None = None
     engine: str | None = None
-    engine_version: str | None = None
     model: str | None = None
-    """The model behind the alias that was asked."""
+    """The model behind the name that was asked for."""
     max_model_len: int | None = None
-    parameters: int | None = None
-    """Weights of the model."""
     prm: str | None = None
+    """The reward model of requests that name none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +65,15 @@ class Session:
 
     started: str
     """ISO 8601, UTC."""
+    url: str
     command: str
     git_commit: str | None
     """None outside of a checkout; with `+changes` where it was not clean."""
     machine: str
+    """Where the runner ran."""
     versions: str
     ended: str | None = None
-    """None: it was killed, or goes on."""
+    """None: it goes on, or was killed."""
     records: int = 0
     """Written by it."""
 
@@ -82,7 +87,9 @@ class Manifest:
     limit: int | None = None
     """Problems from the start of the set; a resumed run may raise it."""
     problems: int = 0
-    """Of the set up to `limit`."""
+    """Up to `limit`."""
+    parameters: float | None = None
+    """Weights of the model, if the user told them."""
     sessions: tuple[Session, ...] = ()
 
 
@@ -121,3 +128,27 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
         new.replace(file)
     except OSError as error:
         raise RecordError(f"{file}: cannot be written: {error.strerror}") from error
+
+
+def differences(one: Settings | Server, other: Settings | Server) -> list[str]:
+    """`field: value here, value there` of each field that is not equal, as their files would have them."""
+    here, there = (json.loads(json.dumps(asdict(each))) for each in (one, other))
+    return [f"{name}: {here[name]!r}, {there[name]!r}" for name in here if here[name] != there[name]]
+
+
+def now() -> str:
+    """The time, as manifests and records have it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def git_commit(directory: Path) -> str | None:
+    """The checked-out commit, with `+changes` if tracked files differ from it; None outside of a checkout."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=directory, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -68,16 +68,16 @@ class Usage:
     """Engine calls for a sample, of a whole solution or of a step."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One problem, what was sampled for it, and what was returned."""
 
-    gold: Text
-    samples: tuple[SampleRecord, ...]
-    """In the order of sampling."""
     id: Text = ""
     """Unique in its file; the line number where the file gives none."""
     question: str = ""
+    gold: Text
+    samples: tuple[SampleRecord, ...]
+    """In the order of sampling."""
     answer: Text | None = None
     """Of the returned solution; None where none could be parsed."""
     correct: bool | None = None
@@ -92,9 +92,11 @@ class Record:
     subject: str | None = None
     usage: Usage = Usage()
     latency_s: float | None = None
-    """From the request that was answered to its last byte, retries and waiting for a place before it not counted."""
+    """From the request that was answered to its last byte; earlier attempts are not counted."""
     ttft_s: float | None = None
-    """Time to the first token or line of progress; only of streamed runs."""
+    """From the request to the first piece of the answer's text; only of streamed runs."""
+    finished: str | None = None
+    """When it was graded, ISO 8601, UTC."""
     error: str | None = None
     """Why the problem can have no answer on this server, such as a prompt that is too long; it counts as wrong."""
 
@@ -116,7 +118,8 @@ def read_records(path: Path) -> list[Record]:
         RecordError: the file cannot be read, is empty, has a line that is no record, or the same id twice.
     """
     file = records_of(path)
-    records, lines = [], {}
+    records: list[Record] = []
+    lines: dict[str, int] = {}
     for number, line in _lines(file):
         record = _parsed(line, file, number)
         if record.id in lines:

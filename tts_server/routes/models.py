@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from tts_server import __version__
 from tts_server.errors import ModelNotFound
 from tts_server.plan import model_ids
 from tts_server.service import Service
@@ -37,4 +38,8 @@ def _described(id_: str, service: Service) -> dict[str, Any]:
         "root": service.engine.model,
         "parent": service.engine.model if id_ != service.engine.model else None,
         "max_model_len": service.engine.max_model_len,
+        # For whoever wants to know later what answered.
+        "version": __version__,
+        "engine": type(service.engine).__name__.removesuffix("Engine").lower(),
+        "prm": service.default_prm,
     }

@@ -5,6 +5,8 @@ import asyncio
 from serving import ask, serving
 
 import strategies
+from prm import FakePRM
+from tts_server import __version__
 from tts_server.config import Preset, Settings
 from tts_server.engines.fake import FakeEngine
 
@@ -25,6 +27,9 @@ def test_the_model_is_first_and_has_an_alias_for_each_strategy_and_preset() -> N
                 "root": "org/m",
                 "parent": None,
                 "max_model_len": 600,
+                "version": __version__,
+                "engine": "fake",
+                "prm": None,
             }
             names = ["low", "medium", "high", "xhigh", "quick", *strategies.registry()]
             assert [a["id"] for a in aliases] == [f"org/m@{name}" for name in sorted(names)]
@@ -58,5 +63,13 @@ def test_every_listed_id_answers_under_its_own_name() -> None:
                     assert response.json()["error"]["code"] == "unsupported_parameter"
                 else:
                     assert response.json()["model"] == entry["id"]
+
+    asyncio.run(main())
+
+
+def test_a_model_says_which_reward_model_scores_by_default() -> None:
+    async def main() -> None:
+        async with serving(prms=[FakePRM(name="first"), FakePRM(name="second")]) as client:
+            assert [m["prm"] for m in (await client.get("/v1/models")).json()["data"]][:2] == ["first", "first"]
 
     asyncio.run(main())

@@ -1,0 +1,185 @@
+"""One question to a running server, asked until there is an answer.
+
+Knows which failures pass by themselves. Not which problems are asked, nor where records go.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+
+from bench.manifest import Server, Settings, differences
+from bench.replies import Reply, reply_of
+from tts_server.client import (
+    APIError,
+    AsyncClient,
+    BadRequest,
+    ChatResult,
+    ConnectionFailed,
+    ContextTooLong,
+    Delta,
+    Final,
+    RateLimited,
+    ServerError,
+    ServerTimedOut,
+    TimedOut,
+    TTSError,
+    Unavailable,
+)
+
+OURS = "tts-server"
+"""`owned_by` of a server that knows `tts`."""
+ATTEMPTS = 3
+"""At a question that the server fails on."""
+FIRST_S, CAP_S = 0.5, 15.0
+"""Pauses between attempts double from the one to the other."""
+
+
+class RunError(Exception):
+    """The run cannot go on; the message says what to do. The records so far stand."""
+
+
+class QuestionFailed(Exception):
+    """The server gave no answer to this question, and may give one another time."""
+
+
+class QuestionTooLong(Exception):
+    """This question does not fit the model's context: there is no answer to it."""
+
+
+class Asker:
+    """Asks one server, always with the same settings.
+
+    Args:
+        client: does not retry by itself.
+        settings: how to ask.
+        server: what answers; another one under the same address ends the run.
+        url: for messages.
+        patience_s: how long a question waits for a server that is not there, or takes no more requests.
+    """
+
+    def __init__(self, client: AsyncClient, settings: Settings, server: Server, url: str, patience_s: float) -> None:
+        self._client = client
+        self._settings = settings
+        self._server = server
+        self._url = url
+        self._patience_s = patience_s
+        self._tts = tts_of(settings, server)
+
+    async def ask(self, messages: Sequence[dict[str, str]]) -> Reply:
+        """The server's answer, after as many attempts as make sense.
+
+        Raises:
+            QuestionTooLong: there can be none.
+            QuestionFailed: there is none now.
+            RunError: no question would be answered.
+        """
+        failures, gone_at, pause_s = 0, None, FIRST_S
+        while True:
+            try:
+                if gone_at is not None:
+                    await self._same_server()
+                return await self._once(messages)
+            except TTSError as error:
+                why = f"{type(error).__name__}: {error}"
+                if passes(error):
+                    gone_at = gone_at or time.monotonic()
+                    if time.monotonic() - gone_at > self._patience_s:
+                        raise RunError(
+                            f"{self._url} has not been answering for {self._patience_s:g} s: {why}"
+                        ) from error
+                elif not isinstance(error, ServerError | TimedOut):
+                    raise _hopeless(error) from error
+                else:
+                    failures += 1
+                    if failures == ATTEMPTS or isinstance(error, ServerTimedOut | TimedOut):
+                        raise QuestionFailed(why) from error
+                wait_s = getattr(error, "retry_after_s", None)
+            await asyncio.sleep(min(CAP_S, wait_s or pause_s))
+            pause_s *= 2
+
+    async def _same_server(self) -> None:
+        """Raises RunError if another server has taken the place of the one that went away."""
+        _, server = await describe(self._client, self._url, self._settings.model)
+        if changed := differences(self._server, server):
+            raise RunError(f"another server answers at {self._url} now; before and now: {'; '.join(changed)}")
+
+    async def _once(self, messages: Sequence[dict[str, str]]) -> Reply:
+        settings, began = self._settings, time.perf_counter()
+        first: float | None = None
+        result: ChatResult | None = None
+        if settings.stream:
+            asked = self._client.stream(messages, model=settings.model, tts=self._tts, extra_body=settings.sampling)
+            async with asked as events:
+                async for event in events:
+                    if isinstance(event, Delta) and first is None:
+                        first = time.perf_counter() - began
+                    result = event.result if isinstance(event, Final) else None
+        else:
+            result = await self._client.chat(
+                messages, model=settings.model, tts=self._tts, extra_body=settings.sampling
+            )
+        latency_s = time.perf_counter() - began
+        if result is None:
+            raise RunError(f"{self._url} ended a stream without an answer")
+        if self._tts and result.tts is None:
+            raise RunError(
+                f"{self._url} does not know strategies: it left the request's `tts` out of account. To measure "
+                "it as it is, leave out --strategy and --option"
+            )
+        if not result.choices:
+            raise RunError(f"{self._url} answered without choices: {str(result.raw)[:300]}")
+        return await reply_of(result, latency_s, first)
+
+
+def tts_of(settings: Settings, server: Server) -> dict[str, Any] | None:
+    """The request's `tts`; None in a plain request to a server that may not know it."""
+    if settings.strategy is None and not settings.options and server.name != OURS:
+        return None
+    strategy = {"strategy": settings.strategy} if settings.strategy else {}
+    return {**settings.options, **strategy, "return_candidates": True}
+
+
+def passes(error: TTSError) -> bool:
+    """Whether a failure passes when the server is back, or less busy."""
+    if isinstance(error, TimedOut):
+        return isinstance(error.__cause__, httpx.ConnectTimeout)
+    if isinstance(error, ServerError) and error.status == 502:
+        return True
+    return isinstance(error, ConnectionFailed | Unavailable | RateLimited)
+
+
+def _hopeless(error: TTSError) -> Exception:
+    # Not every server has a code for it.
+    if isinstance(error, ContextTooLong) or (isinstance(error, BadRequest) and "maximum context length" in str(error)):
+        return QuestionTooLong(str(error))
+    if isinstance(error, APIError):
+        field = f" ({error.param})" if error.param else ""
+        return RunError(f"the server refuses the request{field}: {error}")
+    return RunError(f"the server does not speak this API: {error}")
+
+
+async def describe(client: AsyncClient, url: str, model: str | None) -> tuple[str, Server]:
+    """The model to ask, the first one if None, and what the server tells about itself.
+
+    Raises:
+        TTSError: it does not answer.
+        RunError: it has no such model.
+    """
+    listed = await client.models()
+    ids = [info.id for info in listed]
+    name = model or next(iter(ids), None)
+    info = next((info for info in listed if info.id == name), None)
+    if name is None or info is None:
+        raise RunError(f"{url} has no model {name!r}; it has {', '.join(ids) or 'none'}")
+    told = info.model_extra or {}
+    return name, Server(
+        name=info.owned_by or None,
+        version=told.get("version"),
+        engine=told.get("engine"),
+        model=info.root or name,
+        max_model_len=info.max_model_len,
+        prm=told.get("prm"),
+    )

@@ -1,0 +1,53 @@
+"""`tts-bench`: every command of the benchmarks. Each is loaded when it is called, because some need much."""
+
+from importlib import import_module
+
+import typer
+
+COMMANDS = {
+    "run": ("bench.run:command", "Asks a running server every problem of a task."),
+    "repeat": ("bench.run:repeat", "Runs again what a run's manifest describes."),
+    "rescore": ("bench.rescore:command", "Computes other selectors, aggregations and numbers of samples from records."),
+    "report": ("bench.report:command", "Writes a page, tables and pictures of runs."),
+    "compare": ("bench.harnesses.compare:command", "Compares a run with an outside harness's log, problem by problem."),
+    "prm-data": ("bench.prm_data:command", "Makes training data for a reward model from samples."),
+    "prm-train": ("bench.prm_train:command", "Trains a reward model."),
+    "load": ("bench.load:main", "Sends many streams at once to a fake engine."),
+    "overhead": ("bench.overhead:main", "Measures the server against vLLM itself."),
+    "simulate": ("bench.simulate:main", "Compares all strategies in a toy world."),
+}
+"""Name → where its function is, and its line of help."""
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+
+@app.callback()
+def main() -> None:
+    """Honest accuracy against compute, of a running server or of stored samples."""
+
+
+def _add(name: str, target: str, line: str) -> None:
+    @app.command(
+        name,
+        help=line,
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )
+    def command(context: typer.Context) -> None:
+        module, _, function = target.partition(":")
+        try:
+            called = getattr(import_module(module), function)
+        except ModuleNotFoundError as error:
+            typer.echo(f"error: {name} needs {error.name}: pip install 'tts-server[bench]'", err=True)
+            raise typer.Exit(1) from None
+        inner = typer.Typer(add_completion=False)
+        inner.command(name)(called)
+        inner(args=context.args, prog_name=f"tts-bench {name}")
+
+
+for _name, (_target, _line) in COMMANDS.items():
+    _add(_name, _target, _line)
+
+
+if __name__ == "__main__":
+    app()
