@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -15,11 +16,11 @@ from tts_server.client.calls import (
     Call,
     ChatFields,
     Messages,
-    Options,
     ScoreItem,
     Timeout,
 )
 from tts_server.client.errors import Unavailable
+from tts_server.client.options import Options
 from tts_server.client.results import ChatResult, ModelInfo, Score, Scores, StrategyInfo, Trace
 from tts_server.client.retries import Attempts
 from tts_server.client.streams import AsyncChatStream
@@ -156,10 +157,8 @@ class AsyncClient:
                 response = await self._http.send(call.request(self._http), stream=stream)
                 if response.is_success:
                     return response
-                try:
+                async with aclosing(response):
                     await response.aread()
-                finally:
-                    await response.aclose()
                 pause_s = attempts.after_status(response)
             except httpx.HTTPError as error:
                 pause_s = attempts.after_failure(error)

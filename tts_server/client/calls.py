@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import httpx
 
-from tts_server.client.options import TTS, tts_fields
+from tts_server.client.options import Options, tts_fields
 from tts_server.client.results import (
     ChatResult,
     ModelInfo,
@@ -24,8 +24,8 @@ T_co = TypeVar("T_co", covariant=True)
 
 Messages = str | Sequence[Mapping[str, Any]]
 """A question, or the turns of a chat as OpenAI writes them."""
-Options = TTS | Mapping[str, Any] | str
-"""How to spend compute: typed, as the wire has it, or only a strategy's name."""
+
+
 Aggregation = Literal["last", "min", "prod", "mean"]
 Timeout = float | httpx.Timeout
 """Seconds without a byte; for an answer that is not streamed, seconds until it is there."""

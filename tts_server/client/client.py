@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -15,11 +16,11 @@ from tts_server.client.calls import (
     Call,
     ChatFields,
     Messages,
-    Options,
     ScoreItem,
     Timeout,
 )
 from tts_server.client.errors import Unavailable
+from tts_server.client.options import Options
 from tts_server.client.results import ChatResult, ModelInfo, Score, Scores, StrategyInfo, Trace
 from tts_server.client.retries import Attempts
 from tts_server.client.streams import ChatStream
@@ -179,7 +180,7 @@ class Client:
                 response = self._http.send(call.request(self._http), stream=stream)
                 if response.is_success:
                     return response
-                with response:
+                with closing(response):
                     response.read()
                 pause_s = attempts.after_status(response)
             except httpx.HTTPError as error:

@@ -99,9 +99,7 @@ class Reader:
 
     def _grow(self, choice: dict[str, Any]) -> Iterator[Event]:
         index = int(choice["index"])
-        kept = self._choices.setdefault(
-            index, {"index": index, "message": {"role": "assistant", "content": None}, "finish_reason": None}
-        )
+        kept = self._choices.setdefault(index, _empty(index))
         delta, message = choice.get("delta") or {}, kept["message"]
         kept["finish_reason"] = choice.get("finish_reason") or kept["finish_reason"]
         _append_logprobs(kept, choice.get("logprobs"))
@@ -110,6 +108,8 @@ class Reader:
         if thought := delta.get("reasoning") or delta.get("reasoning_content"):
             message["reasoning"] = message.get("reasoning", "") + thought
             yield Progress(thought, index)
+        if refusal := delta.get("refusal"):
+            message["refusal"] = (message["refusal"] or "") + refusal
         if (text := delta.get("content")) is not None:
             message["content"] = (message["content"] or "") + text
             if text:
@@ -120,9 +120,15 @@ class Reader:
         return ChatResult.of({**self._body, "object": "chat.completion", "choices": choices}, self._request_id)
 
 
+def _empty(index: int) -> dict[str, Any]:
+    message = {"role": "assistant", "content": None, "refusal": None}
+    return {"index": index, "message": message, "logprobs": None, "finish_reason": None}
+
+
 def _append_logprobs(kept: dict[str, Any], logprobs: dict[str, Any] | None) -> None:
     if logprobs and logprobs.get("content"):
-        kept.setdefault("logprobs", {"content": []})["content"].extend(logprobs["content"])
+        kept["logprobs"] = kept["logprobs"] or {"content": [], "refusal": None}
+        kept["logprobs"]["content"].extend(logprobs["content"])
 
 
 def _append_calls(message: dict[str, Any], pieces: Any) -> None:

@@ -174,6 +174,7 @@ class Message(_Result):
 
     role: str = "assistant"
     content: str | None = None
+    refusal: str | None = None
     reasoning: str | None = None
     """A thinking model's thoughts; of a stream, its progress too."""
     tool_calls: list[ToolCall] | None = None
