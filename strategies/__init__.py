@@ -38,6 +38,11 @@ class Entry:
     """Whether it cannot do without one."""
     continues: bool
     """Whether it needs an engine that continues from token ids."""
+    whole: bool
+    """Whether each answer is one sample that is drawn as the request says, so that what counts over a whole answer
+    (penalties, `min_tokens`) holds."""
+    formed: bool
+    """Whether it answers in a form that the request fixes: JSON, or calls of tools."""
     options: type[BaseModel]
 
     @property
@@ -46,7 +51,14 @@ class Entry:
 
 
 def strategy(
-    name: str, *, paper: str, scored: bool = False, needs_prm: bool = False, continues: bool = False
+    name: str,
+    *,
+    paper: str,
+    scored: bool = False,
+    needs_prm: bool = False,
+    continues: bool = False,
+    whole: bool = False,
+    formed: bool = False,
 ) -> Callable[[F], F]:
     """Registers an async generator of events as the strategy `name`.
 
@@ -63,7 +75,9 @@ def strategy(
             if p.kind is p.KEYWORD_ONLY
         }
         options = create_model(f"{name}_options", __config__=ConfigDict(extra="forbid", strict=True), **fields)
-        _entries[name] = Entry(name, run, paper, scored or needs_prm, needs_prm, continues, options)
+        _entries[name] = Entry(
+            name, run, paper, scored or needs_prm, needs_prm, continues, whole or formed, formed, options
+        )
         return run
 
     return register

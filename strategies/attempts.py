@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from strategies.answers import canonical
 from strategies.base import Chunk, Engine, Progress, Sample, Task
-from strategies.budget import BudgetSpent
+from strategies.budget import Account, BudgetSpent
 from strategies.sampling import candidates_of, raise_if_all_failed, succeeded, told, with_temperature
 
 T = TypeVar("T")
@@ -74,7 +74,13 @@ async def attempt(task: Task, engine: Engine, index: int, goes_on: Callable[[], 
 
 
 async def draw_until(
-    enough: Callable[[Sequence[Key]], bool], task: Task, engine: Engine, n: int, parallel: int, samples: list[Sample]
+    enough: Callable[[Sequence[Key]], bool],
+    task: Task,
+    engine: Engine,
+    account: Account,
+    n: int,
+    parallel: int,
+    samples: list[Sample],
 ) -> AsyncGenerator[Progress, None]:
     """Appends samples to `samples` in the order in which they began, until `enough` says so of their answers.
 
@@ -88,16 +94,16 @@ async def draw_until(
                 break
             samples.append(sample)
             yield Progress(told(sample.chunks[-1], sample))
-            keys.append(await key_of(sample))
+            keys.append(await key_of(sample, account))
             if sum(map(succeeded, samples)) >= task.choices and enough(keys):
                 yield Progress(f"{len(keys)} of {n} samples are enough")
                 break
     raise_if_all_failed(samples)
 
 
-async def key_of(sample: Sample) -> Key:
+async def key_of(sample: Sample, account: Account) -> Key:
     answer = candidates_of([sample])[0].answer
-    return None if answer is None else (await canonical([answer]))[0]
+    return None if answer is None else (await canonical([answer], account.seconds_left))[0]
 
 
 def sub_seed(seed: int, *place: object) -> int:

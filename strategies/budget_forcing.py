@@ -12,10 +12,9 @@ from prm import ProcessRewardModel
 from strategies import strategy
 from strategies.base import Engine, Event, Task
 from strategies.budget import Account
-from strategies.continuation import Chain, ChainCount, Text, ThinkClose, ThinkOpen, begin, telling
-from strategies.pool import together
+from strategies.continuation import Chain, ChainCount, Text, ThinkClose, ThinkOpen, steered
 from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import candidates_of, elect, raise_if_all_failed, refuse_choices
+from strategies.sampling import refuse_choices
 
 
 @strategy("budget_forcing", paper="2501.19393", continues=True)
@@ -56,16 +55,12 @@ async def budget_forcing(
         think_open=await Text.of(engine, think_open),
         think_close=await Text.of(engine, think_close),
     )
-    chains: list[Chain] = []
-    async with aclosing(begin(task, engine, n, chains, limit=max_thinking_tokens, stop=(think_close,))) as drawn:
-        async for line in drawn:
-            yield line
-    async with aclosing(telling(together([forcing.force(chain) for chain in chains]), forcing.lines)) as progress:
-        async for line in progress:
-            yield line
-    samples = [chain.sample for chain in chains]
-    raise_if_all_failed(samples)
-    yield await elect(candidates_of(samples), "majority", account.seconds_left)
+    chains = steered(
+        task, engine, account, n, forcing.force, forcing.lines, limit=max_thinking_tokens, stop=(think_close,)
+    )
+    async with aclosing(chains) as events:
+        async for event in events:
+            yield event
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,14 +183,17 @@ def only_asked(chunk: Chunk, logprobs: int | None) -> Chunk:
 
 
 async def elect_by(
-    weights: Sequence[float], candidates: Sequence[Candidate], selector: Literal["best", "weighted"] = "weighted"
+    weights: Sequence[float],
+    candidates: Sequence[Candidate],
+    selector: Literal["best", "weighted"] = "weighted",
+    within_s: float | None = None,
 ) -> Final:
     """A vote in which each candidate counts its weight, or the choice of the heaviest; so too without any answer.
 
     The weights are the model's own doing, so they stand beside the candidates as `weight`, not as `score`.
     """
     weighed = [replace(c, score=weight) for c, weight in zip(candidates, weights, strict=True)]
-    final = await elect(weighed, selector)
+    final = await elect(weighed, selector, within_s)
     unscored = tuple(replace(c, score=None) for c in final.candidates)
     # A weight can be above 1, so only its share of a vote is a confidence.
     voted = selector == "weighted" and final.votes

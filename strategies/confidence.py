@@ -24,7 +24,7 @@ from strategies.prompts import Examples, SystemPrompt, prompted
 from strategies.sampling import candidates_of, draw, refuse_choices, succeeded, told
 
 
-@strategy("confidence", paper="2508.15260")
+@strategy("confidence", paper="2508.15260", formed=True)
 async def confidence(
     task: Task,
     engine: Engine,
@@ -77,7 +77,7 @@ async def confidence(
         )
     # Only the warm-up's traces are sure to come to an end.
     first = n if mode == "offline" else min(n, max(warmup, task.choices))
-    thinking = _Thinking(prompted(task, system_prompt, examples), engine, measure, top_logprobs)
+    thinking = _Thinking(prompted(task, system_prompt, examples), engine, account, measure, top_logprobs)
     async with aclosing(thinking.draw(first, window, window_share, keep)) as progress:
         async for line in progress:
             yield line
@@ -88,9 +88,11 @@ async def confidence(
     ballot = thinking.ballot
     candidates = candidates_of([trace.sample for trace in ballot.traces])
     if choose == "best":
-        yield await elect_by([trace.confidence for trace in ballot.traces] or [0.0], candidates, "best")
+        yield await elect_by(
+            [trace.confidence for trace in ballot.traces] or [0.0], candidates, "best", account.seconds_left
+        )
     else:
-        yield await elect_by(ballot.weights or [0.0], candidates)
+        yield await elect_by(ballot.weights or [0.0], candidates, within_s=account.seconds_left)
 
 
 @dataclass(slots=True)
@@ -99,6 +101,7 @@ class _Thinking:
 
     task: Task
     engine: Engine
+    account: Account
     measure: Measure
     top_logprobs: int
     ballot: Ballot = field(default_factory=Ballot)
@@ -142,7 +145,7 @@ class _Thinking:
         return await self._trace(await attempt(self.task, reader, before + place, watch), values)
 
     async def _trace(self, sample: Sample, values: Sequence[float]) -> Trace:
-        return Trace(sample, await key_of(sample), MEASURES[self.measure](values, self.window))
+        return Trace(sample, await key_of(sample, self.account), MEASURES[self.measure](values, self.window))
 
     def _reader(self) -> LogprobReader:
         if self.measure == "logprob":

@@ -4,7 +4,7 @@ A chain is kept as token ids, so what it has said is never tokenised again.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
@@ -14,6 +14,7 @@ from pydantic import Field
 from strategies.base import (
     Chunk,
     Engine,
+    Event,
     FinishReason,
     Progress,
     Prompt,
@@ -23,8 +24,10 @@ from strategies.base import (
     Task,
     TokenIds,
 )
+from strategies.budget import Account
 from strategies.dialogue import ask, seeded
-from strategies.sampling import draw, succeeded, with_temperature
+from strategies.pool import telling, together
+from strategies.sampling import candidates_of, draw, elect, raise_if_all_failed, succeeded, with_temperature
 
 ChainCount = Annotated[int, Field(ge=1, le=4096, description="Independent chains; their answers are voted on.")]
 ThinkOpen = Annotated[str, Field(min_length=1, max_length=100, description="What the model opens its thought with.")]
@@ -190,16 +193,25 @@ async def begin(
     chains += [Chain(task, engine, i, sample, ids + resumable(sample)) for i, sample in enumerate(samples)]
 
 
-async def telling(
-    work: Coroutine[Any, Any, None], lines: "asyncio.Queue[str | None]"
-) -> AsyncGenerator[Progress, None]:
-    """Runs `work` and yields the lines that it puts into the queue; closing it cancels the work."""
-    task = asyncio.ensure_future(work)
-    task.add_done_callback(lambda _: lines.put_nowait(None))
-    try:
-        while (line := await lines.get()) is not None:
-            yield Progress(line)
-        await task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+async def steered(
+    task: Task,
+    engine: Engine,
+    account: Account,
+    n: int,
+    steer: Callable[[Chain], Coroutine[Any, Any, None]],
+    lines: "asyncio.Queue[str | None]",
+    *,
+    limit: int,
+    stop: tuple[str, ...] = (),
+) -> AsyncGenerator[Event, None]:
+    """Begins n chains, has `steer` bring each to its end while it tells `lines`, and lets the majority decide."""
+    chains: list[Chain] = []
+    async with aclosing(begin(task, engine, n, chains, limit=limit, stop=stop)) as drawn:
+        async for line in drawn:
+            yield line
+    async with aclosing(telling(together([steer(chain) for chain in chains]), lines)) as progress:
+        async for line in progress:
+            yield line
+    samples = [chain.sample for chain in chains]
+    raise_if_all_failed(samples)
+    yield await elect(candidates_of(samples), "majority", account.seconds_left)

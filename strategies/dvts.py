@@ -44,8 +44,10 @@ async def dvts(
         best = root
         candidates: list[Trajectory] = []
         for step in range(1, max_steps + 1):
-            children = (await search.grow([(best, width)], place=place))[0]
+            children = (await search.try_growing([(best, width)], place=place))[0]
             if not children:
+                # What the budget cut off still counts; a failure takes its subtree with it.
+                candidates = candidates if search.spent else []
                 break
             candidates, best = children, max(children, key=search.score)
             search.tell(f"subtree {place + 1}, step {step}: kept a step of score {search.score(best):.3f}")

@@ -14,11 +14,10 @@ from strategies import strategy
 from strategies.answers import canonical, extract
 from strategies.base import Engine, Event, Task
 from strategies.budget import Account
-from strategies.continuation import Chain, ChainCount, Text, ThinkClose, ThinkOpen, begin, telling
+from strategies.continuation import Chain, ChainCount, Text, ThinkClose, ThinkOpen, steered
 from strategies.dialogue import aside, ask, seeded
-from strategies.pool import together
 from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import candidates_of, elect, raise_if_all_failed, refuse_choices
+from strategies.sampling import refuse_choices
 
 PROBE = "... So by now I know the answer to the whole problem.\n\n**Final Answer**\n\n\\[ \\boxed{"
 HESITATION = re.compile(r"\b(?:wait|hold|but|okay|no|hmm)\b", re.IGNORECASE)
@@ -51,24 +50,24 @@ async def early_exit(
     refuse_choices(task, n)
     task = prompted(task, system_prompt, examples)
     exit_ = Exit(
-        every, agree, await Text.of(engine, probe), probe_tokens, await Text.of(engine, think_open), think_close
+        account,
+        every,
+        agree,
+        await Text.of(engine, probe),
+        probe_tokens,
+        await Text.of(engine, think_open),
+        think_close,
     )
-    chains: list[Chain] = []
-    async with aclosing(begin(task, engine, n, chains, limit=every)) as drawn:
-        async for line in drawn:
-            yield line
-    async with aclosing(telling(together([exit_.watch(chain) for chain in chains]), exit_.lines)) as progress:
-        async for line in progress:
-            yield line
-    samples = [chain.sample for chain in chains]
-    raise_if_all_failed(samples)
-    yield await elect(candidates_of(samples), "majority", account.seconds_left)
+    async with aclosing(steered(task, engine, account, n, exit_.watch, exit_.lines, limit=every)) as events:
+        async for event in events:
+            yield event
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
     """When the chains of one request are left."""
 
+    account: Account
     every: int
     agree: int
     probe: Text
@@ -86,7 +85,7 @@ class Exit:
                 await chain.resume()
                 return
             answer = await self._probed(chain)
-            key = None if answer is None else (await canonical([answer]))[0]
+            key = None if answer is None else (await canonical([answer], self.account.seconds_left))[0]
             last = [*last, key][-self.agree :]
             if answer is not None and last == [key] * self.agree:
                 self._tell(chain, f"has had the answer {answer} {self.agree} times and is ended")

@@ -91,15 +91,15 @@ async def mcts(
     rule, usual = _RULES[selection]
     noise = Noise(root_noise, noise_alpha, random.Random(task.sampling.seed)) if root_noise else None
     bound = usual if exploration is None else exploration
-    tree = Tree(search, Node(await search.root()), rule, bound, branch, max_steps, by_agreement, noise)
+    tree = Tree(search, account, Node(await search.root()), rule, bound, branch, max_steps, by_agreement, noise)
     done = 0
     while done < n and not search.spent and not tree.root.closed:
         wave = min(parallel, n - done)
         await tree.rollouts(wave)
         done += wave
         yield Progress(f"{done} of {n} rollouts: {len(search.leaves)} solutions have ended")
-    if search.failures and not search.spent and not search.leaves and not tree.unfinished:
-        raise search.failures[0]
+    if search.cause and not search.spent and not search.leaves and not tree.unfinished:
+        raise search.cause
     if by_agreement and prm and selector != "majority" and search.leaves:
         try:
             search.leaves = await StepSearch.scored(search, search.leaves)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from strategies.answers import canonical, extract
+from strategies.budget import Account
 from strategies.search_tree import Node, Noise, Rule
 from strategies.step_search import StepSearch, Trajectory
 
@@ -32,6 +33,7 @@ class Tree:
     """One tree under way. Rollouts of a wave move in step, so that the same seed grows the same tree."""
 
     search: StepSearch
+    account: Account
     root: Node
     rule: Rule
     exploration: float
@@ -136,13 +138,7 @@ class Tree:
         if place is None:
             place = self._place
             self._place += len(wanted)
-        try:
-            return await self.search.grow(wanted, place=place)
-        except Exception:
-            # The cause is in the search's failures; what grew before can still end.
-            if not self.root.children:
-                raise
-            return [[] for _ in wanted]
+        return await self.search.try_growing(wanted, place=place)
 
     def _is_end(self, trajectory: Trajectory) -> bool:
         return trajectory.ended or len(trajectory.samples) >= self.max_steps
@@ -153,7 +149,7 @@ class Tree:
         said = extract(end.text, truncated=not end.sample.finished) if self.by_agreement else None
         if said is None:
             return None
-        answer = (await canonical([said]))[0]
+        answer = (await canonical([said], self.account.seconds_left))[0]
         self.answers[answer] += 1
         return answer
 

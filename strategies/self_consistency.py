@@ -26,7 +26,7 @@ from strategies.prompts import Examples, SystemPrompt, prompted
 from strategies.sampling import candidates_of, draw, elect, refuse_choices, refuse_unscored, scored
 
 
-@strategy("self_consistency", paper="2203.11171, 2305.11860, 2401.10480", scored=True)
+@strategy("self_consistency", paper="2203.11171, 2305.11860, 2401.10480", scored=True, formed=True)
 async def self_consistency(
     task: Task,
     engine: Engine,
@@ -73,15 +73,17 @@ async def self_consistency(
         case "beta":
             sure = partial(is_settled, confidence=confidence)
             fewest = next(votes for votes in count(1) if sure(["one answer"] * votes))
-            drawing = draw_until(sure, task, engine, n, parallel or fewest, samples)
+            drawing = draw_until(sure, task, engine, account, n, parallel or fewest, samples)
         case "esc":
-            drawing = draw_until(partial(is_unanimous, window=window), task, engine, n, parallel or window, samples)
+            drawing = draw_until(
+                partial(is_unanimous, window=window), task, engine, account, n, parallel or window, samples
+            )
     async with aclosing(drawing) as progress:
         async for line in progress:
             yield line
     candidates = candidates_of(samples)
     if selector == "logprob":
-        yield await _elect_by_logprob(candidates, asked)
+        yield await _elect_by_logprob(candidates, asked, account)
         return
     if selector == "weighted" and prm:
         yield Incumbent((await elect(candidates, "majority", account.seconds_left)).best)
@@ -109,7 +111,7 @@ def is_unanimous(keys: Sequence[Key], window: int) -> bool:
     return len(keys) % window == 0 and None not in keys[-window:] and len(set(keys[-window:])) == 1
 
 
-async def _elect_by_logprob(candidates: Sequence[Candidate], asked: int | None) -> Final:
+async def _elect_by_logprob(candidates: Sequence[Candidate], asked: int | None, account: Account) -> Final:
     weights = [mean_probability([token.logprob for token in c.sample.logprobs]) for c in candidates]
     returned = [replace(c, sample=Sample([only_asked(chunk, asked) for chunk in c.sample.chunks])) for c in candidates]
-    return await elect_by(weights, returned)
+    return await elect_by(weights, returned, within_s=account.seconds_left)

@@ -30,7 +30,8 @@ from strategies.base import (
     TokenIds,
 )
 from strategies.budget import BudgetSpent
-from strategies.sampling import elect, fail_growing, with_temperature
+from strategies.pool import telling
+from strategies.sampling import elect, fail_growing, succeeded, with_temperature
 
 MaxSteps = Annotated[int, Field(ge=1, le=1000, description="Steps of one solution.")]
 StepTokens = Annotated[
@@ -81,7 +82,11 @@ class Trajectory:
 
 @dataclass(slots=True)
 class StepSearch:
-    """One search under way. `leaves` holds what has ended, `cut` what the budget or a failure cut off."""
+    """One search under way.
+
+    `leaves` holds what has ended, `cut` what the budget cut off, `failed` each failed branch with its
+    error at its end.
+    """
 
     task: Task
     engine: Engine
@@ -91,10 +96,15 @@ class StepSearch:
     step_tokens: int | None = None
     leaves: list[Trajectory] = field(default_factory=list)
     cut: list[Trajectory] = field(default_factory=list)
-    failures: list[Exception] = field(default_factory=list)
+    failed: list[Trajectory] = field(default_factory=list)
     spent: bool = False
     """Whether the budget is: no more can be grown."""
     _told: asyncio.Queue[str | None] = field(default_factory=asyncio.Queue)
+
+    @property
+    def cause(self) -> Exception | None:
+        """Why the first failed branch failed."""
+        return next((t.samples[-1].chunks[-1].error for t in self.failed), None)
 
     async def root(self) -> Trajectory:
         return Trajectory(await self.engine.encode(self.task.prompt))
@@ -103,6 +113,19 @@ class StepSearch:
         return trajectory.score(self.aggregation)
 
     async def grow(
+        self, wanted: Sequence[tuple[Trajectory, int]], *, lookahead: int = 0, unique: bool = True, place: int = 0
+    ) -> list[list[Trajectory]]:
+        """`try_growing` of all that is left to grow.
+
+        Raises:
+            Exception: the first cause, if every branch of the search has failed.
+        """
+        grown = await self.try_growing(wanted, lookahead=lookahead, unique=unique, place=place)
+        if self.cause and not self.spent and not self.leaves and not any(grown):
+            raise self.cause
+        return grown
+
+    async def try_growing(
         self, wanted: Sequence[tuple[Trajectory, int]], *, lookahead: int = 0, unique: bool = True, place: int = 0
     ) -> list[list[Trajectory]]:
         """The scored children of each parent, ended ones among them: as many as wanted, or fewer.
@@ -123,27 +146,16 @@ class StepSearch:
             for i in order:
                 parent, n = wanted[i]
                 tasks[i] = group.create_task(self._children(parent, n, place + i, lookahead, unique))
-        grown = [tasks[i].result() for i in range(len(wanted))]
-        if self.failures and not self.spent and not self.leaves and not any(grown):
-            raise self.failures[0]
-        return grown
+        return [tasks[i].result() for i in range(len(wanted))]
 
     def retire(self, children: Sequence[Trajectory]) -> list[Trajectory]:
         """Those that can grow; the ended ones become leaves."""
         self.leaves += [child for child in children if child.ended]
         return [child for child in children if not child.ended]
 
-    async def running(self, work: Coroutine[Any, Any, None]) -> AsyncGenerator[Progress, None]:
+    def running(self, work: Coroutine[Any, Any, None]) -> AsyncGenerator[Progress, None]:
         """Runs `work` and yields what it `tell`s meanwhile; closing it cancels the work."""
-        task = asyncio.ensure_future(work)
-        task.add_done_callback(lambda _: self._told.put_nowait(None))
-        try:
-            while (line := await self._told.get()) is not None:
-                yield Progress(line)
-            await task
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        return telling(work, self._told)
 
     def tell(self, line: str) -> None:
         self._told.put_nowait(line)
@@ -159,8 +171,7 @@ class StepSearch:
             self.spent = True
             self.cut += children or [parent]
         except Exception as error:
-            self.failures.append(error)
-            self.cut += children or [parent]
+            self.failed += [_failed(t, error) for t in children or [parent]]
         return []
 
     async def expand(self, parent: Trajectory, n: int, place: int = 0, *, greedy: bool = False) -> list[Trajectory]:
@@ -180,7 +191,7 @@ class StepSearch:
         except Exception as error:
             fail_growing(samples, error)
         children = [self._child(parent, samples[index]) for index in sorted(samples)]
-        self.failures += [cause for c in children if (cause := c.samples[-1].chunks[-1].error)]
+        self.failed += [c for c in children if c.samples[-1].chunks[-1].error]
         whole = [c for c in children if c.samples[-1].finish_reason not in ("budget", "error")]
         self.cut += [c for c in children if c.samples[-1].finish_reason == "budget"]
         self.spent = self.spent or any(c.samples[-1].finish_reason == "budget" for c in children)
@@ -252,18 +263,27 @@ class StepSearch:
         return child
 
     async def final(self, selector: Selector, live: Sequence[Trajectory] = (), within_s: float | None = None) -> Final:
-        """The end: a vote over the leaves, or over what was still growing; see `elect` for `within_s`."""
+        """The end: a vote over the leaves, or over what was still growing; see `elect` for `within_s`.
+
+        Raises:
+            Exception: the first cause, if every branch has failed.
+        """
         ended = [leaf for leaf in self.leaves if leaf.samples]
         pool = ended or [t for t in (*live, *self.cut) if t.samples]
+        if not pool and self.cause and not self.spent:
+            raise self.cause
         if not pool:
             return await elect([Candidate(Sample([Chunk(0, finish_reason="budget")]))], selector)
-        return await elect([self._candidate(trajectory) for trajectory in pool], selector, within_s)
+        # Failed branches are shown and have no vote.
+        return await elect([self._candidate(trajectory) for trajectory in (*pool, *self.failed)], selector, within_s)
 
     def _candidate(self, trajectory: Trajectory) -> Candidate:
         sample = trajectory.sample
         if not trajectory.ended and sample.finish_reason in ("stop", "length"):
             # It stands at a step's end, which is not an end of its own.
             sample = Sample([*sample.chunks, Chunk(0, finish_reason="budget" if self.spent else "length")])
+        if not succeeded(sample):
+            return Candidate(sample)
         scores = trajectory.scores
         return Candidate(
             sample,
@@ -282,6 +302,11 @@ def scorer(prm: ProcessRewardModel | None) -> ProcessRewardModel:
     if prm is None:
         raise Refused("this strategy needs a reward model and none is loaded; start the server with --prm", "tts.prm")
     return prm
+
+
+def _failed(trajectory: Trajectory, error: Exception) -> Trajectory:
+    end = Sample([Chunk(0, finish_reason="error", error=error)])
+    return replace(trajectory, samples=(*trajectory.samples, end), ended=False)
 
 
 def _scores_of(child: Trajectory, scores: Sequence[float]) -> tuple[float, ...]:

@@ -210,7 +210,9 @@ def test_max_steps_ends_a_rollout_with_an_unfinished_solution() -> None:
 def test_a_subtree_that_fails_is_left_and_the_others_go_on() -> None:
     forest = Forest(lost=("A",))
     done = run(forest, FakePRM(by_path), n=4)
-    assert paths(done) == ["BA", "BB"]
+    # The lost one is shown behind those that ended.
+    assert paths(done) == ["BA", "BB", "A"]
+    assert [c.sample.finish_reason == "error" for c in done.final.candidates] == [False, False, True]
     assert forest.expanded == ["", "A", "B"]
     with pytest.raises(ConnectionError, match="is lost"):
         run(Forest(lost=("A", "B")), FakePRM(by_path), n=4)
