@@ -1,14 +1,15 @@
 """An engine as the judge's verifier: one token a chat, of which only the probabilities of Yes and No are read."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from prm import OnTokens, PRMError, PRMInputError
 from prm.judge import Chat
-from strategies.base import Engine, Prompt, Sample, Sampling, TokenIds, TokenLogprob
+from strategies.base import Chunk, Engine, Prompt, Sample, Sampling, TokenIds, TokenLogprob
 from tts_server.errors import APIError, ContextTooLong
 from tts_server.pool import pooled
 
@@ -16,6 +17,15 @@ _YES, _NO = "Yes", "No"
 _SEEN = 20
 """The most rivals of a token that an OpenAI-compatible upstream tells."""
 _ONE_TOKEN = Sampling(max_tokens=1, temperature=0.0, logprobs=_SEEN)
+
+
+class Generates(Protocol):
+    """The part of an engine that labels are read with."""
+
+    @property
+    def max_model_len(self) -> int | None: ...
+
+    def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +76,10 @@ class Verifier:
         shared = len(ids) - len(answers.yes)
         if ids[shared:] != answers.yes:
             raise PRMError("the chat template writes an answer differently from chat to chat: no label can be found")
-        labels = (answers.yes[0], answers.no[0])
-        sampling = Sampling(max_tokens=1, temperature=0.0, logprobs=len(labels), logprob_token_ids=labels)
-        sample = await self._sample(Prompt(token_ids=ids[:shared]), sampling, on_tokens)
-        seen = {token.token_id: token.logprob for token in _first(sample).top}
-        if missing := [token for token in labels if token not in seen]:
-            raise PRMError(f"the engine told no logprob of the labels' tokens {missing}")
-        return _verdict(seen[labels[0]], seen[labels[1]])
+        return await label_share(self._engine, ids[:shared], answers.yes[0], answers.no[0], on_tokens)
 
     async def _by_text(self, chat: Chat, on_tokens: OnTokens | None) -> float:
-        sample = await self._sample(Prompt(messages=tuple(chat)), _ONE_TOKEN, on_tokens)
+        sample = await sampled(self._engine, Prompt(messages=tuple(chat)), _ONE_TOKEN, on_tokens)
         top = _first(sample).top
         yes, no = _mass(top, _YES), _mass(top, _NO)
         if yes is None and no is None:
@@ -83,7 +87,7 @@ class Verifier:
             raise PRMError(f"neither Yes nor No is among the likeliest answers of {self._engine.model!r} ({seen})")
         # A label that is not seen is less likely than all that are: the verdict is too timid, but on the right side.
         least = min(token.logprob for token in top)
-        return _verdict(least if yes is None else yes, least if no is None else no)
+        return _share(least if yes is None else yes, least if no is None else no)
 
     async def _find_answers(self, chat: Chat) -> _Answers:
         yes, no = await self._answered(chat, _YES), await self._answered(chat, _NO)
@@ -97,21 +101,44 @@ class Verifier:
         messages = (*chat, {"role": "assistant", "content": answer})
         return await self._engine.encode(Prompt(messages=messages, template=template))
 
-    async def _sample(self, prompt: Prompt, sampling: Sampling, on_tokens: OnTokens | None) -> Sample:
-        sample = Sample()
-        async with aclosing(self._engine.generate(prompt, sampling)) as chunks:
-            async for chunk in chunks:
-                if on_tokens:
-                    on_tokens(chunk.prompt_tokens - chunk.cached_tokens + chunk.completion_tokens)
-                if chunk.error:
-                    raise chunk.error
-                sample.chunks.append(chunk)
-        return sample
+
+async def sampled(engine: Generates, prompt: Prompt, sampling: Sampling, on_tokens: OnTokens | None = None) -> Sample:
+    """One sample; `on_tokens` is told of what it computes, prompt included, as it does.
+
+    Raises:
+        Exception: the sample failed.
+    """
+    sample = Sample()
+    async with aclosing(engine.generate(prompt, sampling)) as chunks:
+        async for chunk in chunks:
+            if on_tokens:
+                on_tokens(chunk.prompt_tokens - chunk.cached_tokens + chunk.completion_tokens)
+            if chunk.error:
+                raise chunk.error
+            sample.chunks.append(chunk)
+    return sample
+
+
+async def label_share(
+    engine: Generates, token_ids: TokenIds, right: int, wrong: int, on_tokens: OnTokens | None = None
+) -> float:
+    """P(right) / (P(right) + P(wrong)) of the token that comes after `token_ids`.
+
+    Raises:
+        PRMError: the engine tells no logprobs of the two, or they have no probability.
+    """
+    labels = (right, wrong)
+    sampling = Sampling(max_tokens=1, temperature=0.0, logprobs=len(labels), logprob_token_ids=labels)
+    sample = await sampled(engine, Prompt(token_ids=token_ids), sampling, on_tokens)
+    seen = {token.token_id: token.logprob for token in _first(sample).top}
+    if missing := [token for token in labels if token not in seen]:
+        raise PRMError(f"the engine told no logprob of the labels' tokens {missing}")
+    return _share(seen[right], seen[wrong])
 
 
 def _first(sample: Sample) -> TokenLogprob:
     if not sample.logprobs or not sample.logprobs[0].top:
-        raise PRMError("the engine told no logprobs, which a judge needs")
+        raise PRMError("the engine told no logprobs")
     return sample.logprobs[0]
 
 
@@ -124,10 +151,10 @@ def _mass(top: Sequence[TokenLogprob], label: str) -> float | None:
     return most + math.log(math.fsum(math.exp(logprob - most) for logprob in seen))
 
 
-def _verdict(yes: float, no: float) -> float:
-    """P(Yes) / (P(Yes) + P(No)) from their logarithms."""
-    most = max(yes, no)
+def _share(right: float, wrong: float) -> float:
+    """P(right) / (P(right) + P(wrong)) from their logarithms."""
+    most = max(right, wrong)
     if not math.isfinite(most):
-        raise PRMError("the model gives neither Yes nor No any probability")
-    odds_yes, odds_no = math.exp(yes - most), math.exp(no - most)
-    return odds_yes / (odds_yes + odds_no)
+        raise PRMError("the model gives neither label any probability")
+    odds, against = math.exp(right - most), math.exp(wrong - most)
+    return odds / (odds + against)
