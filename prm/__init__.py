@@ -11,23 +11,35 @@ from prm.base import (
     check_solutions,
 )
 from prm.fake import FakePRM
+from prm.families import FAMILIES, detect
+from prm.family import Backend, Classes, Family, FamilyPRM, Head, LabelTokens, Layout, Sigmoid
 from prm.judge import Judge, Verify
 from prm.steps import SEPARATOR, split_steps
 
 __all__ = [
     "AGGREGATIONS",
+    "FAMILIES",
     "SEPARATOR",
     "Aggregation",
+    "Backend",
+    "Classes",
     "FakePRM",
+    "Family",
+    "FamilyPRM",
+    "Head",
     "Judge",
+    "LabelTokens",
+    "Layout",
     "OnTokens",
     "PRMError",
     "PRMInputError",
     "ProcessRewardModel",
+    "Sigmoid",
     "StepScores",
     "Verify",
     "aggregate",
     "check_scores",
     "check_solutions",
+    "detect",
     "split_steps",
 ]
