@@ -149,8 +149,8 @@ def _who(members: Sequence[Comparison]) -> tuple[str, str]:
 
 def _example(comparison: Comparison) -> tuple[str, str, str, str]:
     pair = comparison.pair
-    read = (comparison.ours.answer, comparison.theirs.read)
-    return _code(pair.text[-70:]), _code(pair.gold), *(_code(answer) if answer else "nothing" for answer in read)
+    ours, theirs = (_code(read) if read else "nothing" for read in (comparison.ours.answer, comparison.theirs.read))
+    return _code(pair.text[-70:]), _code(pair.gold), ours, theirs
 
 
 def _code(text: str) -> str:

@@ -35,13 +35,29 @@ class Pair:
 Ending = Callable[[int, int], str]
 """The gold number and a wrong one → the last words of a solution."""
 
+_PAIR = re.compile(r"^\(([^,()]+),([^,()]+)\)$")
+_CLOSED = re.compile(r"^(\\left)?\[")
+_LIST = re.compile(r"-?\d+(?:,\s*-?\d+)+")
+
+
+def _unsized(gold: str) -> str:
+    return re.sub(r"\\(?:left|right)(?![a-z])", "", gold)
+
+
+def _is_single(gold: str) -> bool:
+    """Whether it is one expression: no list, tuple, interval, matrix, equation or text."""
+    return not re.search(
+        r",|=|\\(?:text|mbox|begin|pm|cup|in\b|circ|%|\$)|_|[<>%:]|[A-Za-z]{4,}(?<!frac)(?<!sqrt)", gold
+    )
+
+
 RIGHT_NUMBERS: dict[Kind, Ending] = {
     "boxed": lambda n, _: rf"So the final answer is $\boxed{{{n}}}$.",
     "boxed, number repeated after it": lambda n, _: rf"\[ \boxed{{{n}}} \] Check: 2 * {n} = {2 * n}.",
     "`The answer is N.`": lambda n, _: f"The answer is {n}.",
     "`**Answer:** N`": lambda n, _: f"**Answer:** {n}",
     "thousands with commas": lambda n, _: f"#### {1000 * n:,}",
-    "thousands in LaTeX": lambda n, _: rf"\boxed{{{n}{{,}}000}}",
+    "thousands in LaTeX": lambda n, _: rf"\boxed{{{f'{1000 * n:,}'.replace(',', '{,}')}}}",
     "dollar sign": lambda n, _: f"#### ${n}",
     "dollar sign in a box": lambda n, _: rf"\boxed{{\${n}}}",
     "unit in words": lambda n, _: f"The answer is {n} dollars.",
@@ -74,8 +90,19 @@ RIGHT_LATEX: dict[Kind, Callable[[str], str]] = {
 REWRITTEN_LATEX: dict[Kind, Callable[[str], str]] = {
     r"`\dfrac` for `\frac`": lambda gold: gold.replace(r"\frac", r"\dfrac"),
     "`a/b` for a fraction": lambda gold: re.sub(r"\\frac\{(\d+)\}\{(\d+)\}", r"\1/\2", gold),
-    r"without `\left` and `\right`": lambda gold: re.sub(r"\\(?:left|right)(?![a-z])", "", gold),
+    r"without `\left` and `\right`": _unsized,
     "without spaces": lambda gold: re.sub(r"(?<![A-Za-z\\]) | (?![A-Za-z])", "", gold),
+    "assigned to a letter": lambda gold: f"k = {gold}" if _is_single(gold) else gold,
+    "with a degree sign": lambda gold: rf"{gold}^\circ" if gold.isdecimal() else gold,
+}
+CHANGED_LATEX: dict[Kind, Callable[[str], str]] = {
+    "negated": lambda gold: rf"-\left({gold}\right)" if _is_single(gold) and gold != "0" else gold,
+    "one added": lambda gold: f"{gold} + 1" if _is_single(gold) else gold,
+    "in another order": lambda gold: _PAIR.sub(r"(\2,\1)", _unsized(gold)) if _PAIR.match(_unsized(gold)) else gold,
+    "open end for a closed one": lambda gold: _CLOSED.sub(r"\1(", gold),
+    "closed end for an open one": lambda gold: re.sub(r"^\((?=-?\d+,\s*\\infty)", "[", gold),
+    "root forgotten": lambda gold: re.sub(r"\\sqrt\{(\d+)\}", r"(\1)", gold),
+    "part behind the first forgotten": lambda gold: gold.partition(",")[0] if _LIST.fullmatch(gold) else gold,
 }
 
 
@@ -121,6 +148,9 @@ def latex_pairs(solved: Sequence[Problem], each: int, seed: int) -> Iterator[Pai
         changed = [item for item in solved if rewrite(item.gold) != item.gold]
         for item in _some(changed, each, draw):
             yield _boxed(item, kind, rewrite(item.gold), right=True)
+    for kind, change in CHANGED_LATEX.items():
+        for item in _some([item for item in solved if change(item.gold) != item.gold], each, draw):
+            yield _boxed(item, kind, change(item.gold), right=False)
     numbers = [item for item in solved if item.gold.lstrip("-").isdecimal()]
     for item in _some(numbers, each, draw):
         yield _boxed(item, "wrong number", str(int(item.gold) + 1), right=False)

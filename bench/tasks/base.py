@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from strategies.normal_forms import decimal
@@ -58,14 +58,12 @@ class Source:
 
     name: str
     files: Mapping[str, str]
-    """Split → the file's name in a data directory. The first split is the default."""
+    """Split, as the hub calls it too → the file's name in a data directory. The first split is the default."""
     hub: str
     """The data set's name on the Hugging Face hub."""
     read: Callable[[Row, str], Problem]
     """A record and the id it gets if it has none of its own → the problem. Raises RowError."""
     config: str | None = None
-    hub_splits: Mapping[str, str] = field(default_factory=dict)
-    """Split → its name on the hub, where that is another one."""
     prompts: tuple[str, ...] = ("boxed", "steps")
 
     @property

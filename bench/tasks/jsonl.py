@@ -8,13 +8,16 @@ The question is the field `question`, `problem` or `prompt`; the gold answer is 
 Blank lines are skipped, and every error names its line.
 """
 
+import asyncio
 import json
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench.tasks.base import Problem, Row, RowError, TaskError, optional_text, text
+from strategies import symbolic
 from strategies.answers import extract
-from strategies.normal_forms import MAX_LENGTH
+from strategies.normal_forms import MAX_LENGTH, parse, symbolic_values
 
 PROMPTS = ("boxed", "steps", "cot8", "plain")
 _SOLUTION = ("####", r"\boxed", r"\fbox")
@@ -64,7 +67,7 @@ def checked(
     """The problems of records, each with its place as an error tells it.
 
     Raises:
-        TaskError: a record is no problem, or has another's id, or there is none.
+        TaskError: a record is no problem, or has another's id or a gold answer that cannot be parsed; or there is none.
     """
     found: dict[str, Problem] = {}
     places: dict[str, str] = {}
@@ -78,7 +81,25 @@ def checked(
         found[problem.id], places[problem.id] = problem, place
     if not found:
         raise TaskError(f"{source}: there are no problems in it")
+    unread = _unreadable({problem.gold for problem in found.values()})
+    for problem in found.values():
+        if problem.gold in unread:
+            raise TaskError(f"{places[problem.id]}: the gold answer cannot be parsed: {problem.gold!r}")
     return tuple(found.values())
+
+
+def _unreadable(golds: Iterable[str]) -> set[str]:
+    """Those with an expression that math-verify does not read, or not in time: only their very text would be right."""
+    expressions = {answer: [*symbolic_values(parse(answer))] for answer in golds}
+    wanted = list(dict.fromkeys(latex for found in expressions.values() for latex in found))
+
+    async def keys() -> list[str | None]:
+        return await asyncio.gather(*map(symbolic.key, wanted))
+
+    # In a thread, because the caller's may run an event loop.
+    with ThreadPoolExecutor(1) as thread:
+        read = dict(zip(wanted, thread.submit(lambda: asyncio.run(keys())).result(), strict=True)) if wanted else {}
+    return {answer for answer, found in expressions.items() if any(read[latex] is None for latex in found)}
 
 
 def _rows(file: Path) -> Iterator[tuple[str, Row]]:
@@ -91,7 +112,7 @@ def _rows(file: Path) -> Iterator[tuple[str, Row]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
             raise TaskError(f"{place}: not UTF-8 text ({error.reason})") from error
         except ValueError as error:
