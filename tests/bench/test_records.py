@@ -2,12 +2,10 @@
 
 import json
 import logging
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from full_disk import disk_of
 
 from bench.records import RECORDS, Record, RecordError, RecordWriter, SampleRecord, Usage, read_records
 
@@ -39,17 +37,6 @@ def written(directory: Path, *records: Record) -> None:
     with RecordWriter(directory) as writer:
         for record in records:
             writer.append(record)
-
-
-@contextmanager
-def disk_of(size: int) -> Iterator[None]:
-    """Files cannot grow beyond `size`: the kernel writes what fits and then fails, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_what_is_written_is_read_from_the_directory_and_from_the_file(tmp_path: Path) -> None:
