@@ -38,6 +38,7 @@ from strategies.thoughts import (
     nothing,
     refuse_unthinkable,
     vote_by_value,
+    with_failed,
 )
 
 _FURTHER = r"Write another solution, guided by this one. Put the final answer within \boxed{}."
@@ -93,7 +94,7 @@ async def graph_of_thoughts(
     async with aclosing(search.run()) as progress:
         async for line in progress:
             yield line
-    yield await search.final()
+    yield with_failed(await search.final(account.seconds_left), policy)
 
 
 @dataclass(slots=True)
@@ -126,16 +127,16 @@ class Search:
                 running.cancel()
             await asyncio.gather(*works.values(), return_exceptions=True)
 
-    async def final(self) -> Final:
+    async def final(self, within_s: float | None) -> Final:
         """The end: a vote over the thoughts that no operation takes; all others stand behind them."""
         ends = [t for name in ends_of(edges_of(self.graph)) for t in self.results[name]]
         ends = ends or max(self.results.values(), key=_worth) or self.cut or [Thought(nothing(self.policy))]
-        final = await self._vote(ends)
+        final = await self._vote(ends, within_s)
         texts = {thought.text for thought in ends}
         rest = [thought for thought in self._all_written() if thought.text not in texts]
         if not rest:
             return final
-        others = await self._vote(rest)
+        others = await self._vote(rest, within_s)
         unheard = tuple(replace(candidate, weight=0.0) for candidate in others.candidates)
         ranking = (*final.ranking, *(len(ends) + i for i in others.ranking))
         return replace(final, candidates=(*final.candidates, *unheard), ranking=ranking)
@@ -146,8 +147,8 @@ class Search:
         written = [thought for name in names_of(self.graph) for thought in self.written.get(name, [])]
         return [replace(thought, value=known.get(thought.text, UNVALUED)) for thought in written]
 
-    async def _vote(self, thoughts: Sequence[Thought]) -> Final:
-        return await vote_by_value([t.sample for t in thoughts], [t.value for t in thoughts], self.evaluator)
+    async def _vote(self, thoughts: Sequence[Thought], within_s: float | None) -> Final:
+        return await vote_by_value([t.sample for t in thoughts], [t.value for t in thoughts], self.evaluator, within_s)
 
     async def _done(self, name: str, operation: Operation, taken: list[Thought]) -> list[Thought]:
         match operation:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from strategies.base import Chunk, Final, Sample
 from strategies.pool import together
-from strategies.thoughts import UNVALUED, Evaluator, Policy, Value, nothing, vote_by_value
+from strategies.thoughts import UNVALUED, Evaluator, Policy, Value, nothing, vote_by_value, with_failed
 
 SEPARATOR = "\n\n"
 """What ends a thought, and stands between two."""
@@ -106,12 +106,13 @@ class Tree:
         self.leaves += [end for place in range(len(states)) for end in ends[place] if self._whole(end)]
         return f"{len(self.leaves)} solutions have ended"
 
-    async def final(self) -> Final:
+    async def final(self, within_s: float | None) -> Final:
         """The end: a vote over the leaves; where there are none, the furthest of what was cut and the best before."""
         states = self.leaves or [*self.cut, *self.seen]
         if not states:
-            return await vote_by_value([nothing(self.policy)], [UNVALUED], self.evaluator)
-        return await vote_by_value([self._ended(s) for s in states], [s.value for s in states], self.evaluator)
+            return await vote_by_value([nothing(self.policy)], [UNVALUED], self.evaluator, within_s)
+        samples, values = [self._ended(s) for s in states], [s.value for s in states]
+        return with_failed(await vote_by_value(samples, values, self.evaluator, within_s), self.policy)
 
     def _ended(self, state: State) -> Sample:
         sample = state.sample

@@ -51,12 +51,17 @@ UNVALUED = Value()
 
 @dataclass(slots=True)
 class Policy:
-    """The policy in one search. Remembers what failed and whether the budget is spent."""
+    """The policy in one search. Remembers the samples that failed and whether the budget is spent."""
 
     task: Task
     engine: Engine
-    failures: list[Exception] = field(default_factory=list)
+    failed: list[Sample] = field(default_factory=list)
     spent: bool = False
+
+    @property
+    def cause(self) -> Exception | None:
+        """Why the first failed sample failed."""
+        return self.failed[0].chunks[-1].error if self.failed else None
 
     @property
     def temperature(self) -> float:
@@ -97,9 +102,11 @@ class Policy:
         except BudgetSpent:
             self.spent = True
         except Exception as error:
-            self.failures.append(error)
+            growing = [sample for sample in samples.values() if sample.finish_reason is None]
+            for sample in growing or [samples.setdefault(len(samples), Sample())]:
+                sample.chunks.append(Chunk(0, finish_reason="error", error=error))
         drawn = [samples[index] for index in sorted(samples)]
-        self.failures += [cause for sample in drawn if (cause := sample.chunks[-1].error)]
+        self.failed += [sample for sample in drawn if sample.finish_reason == "error"]
         self.spent = self.spent or any(sample.finish_reason == "budget" for sample in drawn)
         return [sample for sample in drawn if succeeded(sample)]
 
@@ -158,21 +165,32 @@ def verdict_value(said: Sequence[str]) -> float:
     return sum(VERDICTS[words[-1].lower()] for words in found if words) / len(said)
 
 
-async def vote_by_value(samples: Sequence[Sample], values: Sequence[Value], evaluator: Evaluator) -> Final:
+async def vote_by_value(
+    samples: Sequence[Sample], values: Sequence[Value], evaluator: Evaluator, within_s: float | None
+) -> Final:
     """The end of a search: the answers vote, each solution with its value, or as one where none has any.
 
-    The policy's own values are no scores, so only the reward model's stand in the candidates.
+    The policy's own values are no scores, so only the reward model's stand in the candidates. For `within_s`, see
+    `elect`.
     """
     candidates = [Candidate(s, extract(s.text, truncated=not s.finished)) for s in samples]
     if not any(value.value for value in values):
-        return await elect(candidates, "majority")
+        return await elect(candidates, "majority", within_s)
     if not evaluator.prm:
-        return await elect_by([value.value for value in values], candidates)
+        return await elect_by([value.value for value in values], candidates, within_s=within_s)
     scored = [
         replace(c, step_scores=v.step_scores, score=None if v.step_scores is None else v.value)
         for c, v in zip(candidates, values, strict=True)
     ]
-    return await elect(scored, "weighted")
+    return await elect(scored, "weighted", within_s)
+
+
+def with_failed(final: Final, policy: Policy) -> Final:
+    """The same end, with the calls that failed shown behind all others."""
+    failed = tuple(Candidate(sample) for sample in policy.failed)
+    known = len(final.candidates)
+    ranking = (*final.ranking, *range(known, known + len(failed)))
+    return replace(final, candidates=(*final.candidates, *failed), ranking=ranking)
 
 
 def nothing(policy: Policy) -> Sample:
@@ -181,8 +199,8 @@ def nothing(policy: Policy) -> Sample:
     Raises:
         Exception: the first cause, if it is not the budget that left nothing.
     """
-    if policy.failures and not policy.spent:
-        raise policy.failures[0]
+    if policy.cause and not policy.spent:
+        raise policy.cause
     return Sample([Chunk(0, finish_reason="budget" if policy.spent else "length")])
 
 

@@ -72,7 +72,7 @@ async def tree_of_thoughts(
     async with aclosing(walk) as progress:
         async for line in progress:
             yield line
-    yield await tree.final()
+    yield await tree.final(account.seconds_left)
 
 
 async def breadth_first(tree: Tree, breadth: int, max_steps: int) -> AsyncGenerator[Progress, None]:

@@ -297,7 +297,9 @@ def test_a_failing_branch_does_not_fail_the_search(entry: Entry) -> None:
     best = done.final.best
     assert best.text.endswith("}.")
     assert best.sample.finished
-    assert all(c.score is None for c in done.final.candidates if c.sample.finish_reason == "error")
+    failed = [c for c in done.final.candidates if c.sample.finish_reason == "error"]
+    assert failed
+    assert all(c.score is None and c.answer is None and c.weight == 0 for c in failed)
     assert done.account.usage.completion_tokens == engine.generated
 
 
