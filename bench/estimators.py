@@ -220,12 +220,15 @@ def _voted(pool: Pool, weights: Floats, chosen: Floats) -> float:
 
 
 def _right(pool: Pool, cluster: Sequence[Level], chosen: Floats) -> Floats:
-    """For each subset the chance that the best sample of the cluster in it is right."""
+    """For each subset with a sample of the cluster, the chance that the best of them is right."""
+    tallies = [_tally(pool, level) for level in cluster]
+    if (right := sum(tally.right for tally in tallies)) in (0, sum(tally.size for tally in tallies)):
+        return np.full(len(chosen), float(right > 0))
     value, decided = np.zeros(len(chosen)), np.zeros(len(chosen), dtype=bool)
     for level in cluster:
         present = chosen[:, level].sum(axis=1)
-        right = chosen[:, level] @ np.array([float(pool.correct[i]) for i in level])
+        hits = chosen[:, level] @ np.array([float(pool.correct[i]) for i in level])
         here = (present > 0) & ~decided
-        value[here] = right[here] / present[here]
+        value[here] = hits[here] / present[here]
         decided |= here
     return value
