@@ -62,12 +62,20 @@ class Scripted:
 @asynccontextmanager
 async def scripted(*replies: Reply) -> AsyncIterator[Scripted]:
     """Serves on a free port of this machine, in this event loop."""
-    server = await asyncio.start_server(lambda reader, writer: _serve(state, reader, writer), "127.0.0.1", 0)
+    serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving[asyncio.create_task(_serve(state, reader, writer))] = writer
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
     state = Scripted(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", list(replies))
     try:
         yield state
     finally:
         server.close()
+        for writer in serving.values():
+            writer.close()
+        await asyncio.gather(*serving)
 
 
 async def _serve(state: Scripted, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

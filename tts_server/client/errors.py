@@ -182,8 +182,6 @@ def translated() -> Iterator[None]:
     """Turns httpx's errors into ours."""
     try:
         yield
-    except httpx.PoolTimeout as error:
-        raise TimedOut("All of the client's connections are in use.") from error
     except httpx.TimeoutException as error:
         raise TimedOut(f"{_place(error)} did not answer in time ({type(error).__name__}).") from error
     except (httpx.HTTPError, httpx.StreamError) as error:

@@ -1,11 +1,11 @@
 """A streamed answer: its frames to typed events, and in the end to the same result that a whole answer has."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from tts_server.client.errors import StreamCut, TTSError, UnexpectedAnswer, api_error
+from tts_server.client.errors import MAX_SHOWN, StreamCut, UnexpectedAnswer, api_error
 from tts_server.client.results import ChatResult
 from tts_server.client.sse import Events
 
@@ -52,13 +52,13 @@ class Reader:
         self._request_id = request_id
         self._events = Events()
         self._body: dict[str, Any] = {}
-        self._choices: dict[int, dict[str, Any]] = {}
+        self._choices: dict[int, _Choice] = {}
 
     def feed(self, piece: bytes) -> Iterator[Event]:
         """The events that this piece completes.
 
         Raises:
-            APIError: the server failed; `partial` is what had come.
+            APIError: the server failed.
             UnexpectedAnswer: this is no stream of an answer.
         """
         for data in self._events.feed(piece):
@@ -70,19 +70,18 @@ class Reader:
             else:
                 yield from self._frame(data)
 
-    def end(self) -> ChatResult:
-        """The whole answer, when the last byte has come.
-
-        Raises:
-            StreamCut: the server had not finished.
-        """
+    def end(self) -> None:
+        """Raises StreamCut if the last byte came before the answer's end."""
         if self.result is None:
             raise StreamCut("The stream stopped before its end; the answer is not whole.")
-        return self.result
 
     def partial(self) -> ChatResult | None:
         """What has come so far; None if that is nothing."""
-        return self._whole() if self._choices else None
+        try:
+            return self._whole() if self._choices else None
+        except UnexpectedAnswer:
+            # What fails may be that this is no answer.
+            return None
 
     def _frame(self, data: str) -> Iterator[Event]:
         try:
@@ -90,54 +89,87 @@ class Reader:
             if frame.get("error"):
                 raise api_error(frame, request_id=self._request_id)
             self._body |= {name: value for name, value in frame.items() if name != "choices" and value is not None}
-            for choice in frame.get("choices") or ():
-                yield from self._grow(choice)
-        except TTSError:
-            raise
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UnexpectedAnswer(f"The server's stream is not in OpenAI's format: {data[:200]!r}") from error
-
-    def _grow(self, choice: dict[str, Any]) -> Iterator[Event]:
-        index = int(choice["index"])
-        kept = self._choices.setdefault(index, _empty(index))
-        delta, message = choice.get("delta") or {}, kept["message"]
-        kept["finish_reason"] = choice.get("finish_reason") or kept["finish_reason"]
-        _append_logprobs(kept, choice.get("logprobs"))
-        _append_calls(message, delta.get("tool_calls") or ())
-        # Both names carry the same text.
-        if thought := delta.get("reasoning") or delta.get("reasoning_content"):
-            message["reasoning"] = message.get("reasoning", "") + thought
-            yield Progress(thought, index)
-        if refusal := delta.get("refusal"):
-            message["refusal"] = (message["refusal"] or "") + refusal
-        if (text := delta.get("content")) is not None:
-            message["content"] = (message["content"] or "") + text
-            if text:
-                yield Delta(text, index)
+            for told in frame.get("choices") or ():
+                index = int(told["index"])
+                yield from self._choices.setdefault(index, _Choice(index)).grow(told)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise UnexpectedAnswer(f"The server's stream is not in OpenAI's format: {data[:MAX_SHOWN]!r}") from error
 
     def _whole(self) -> ChatResult:
-        choices = [self._choices[index] for index in sorted(self._choices)]
+        choices = [self._choices[index].body for index in sorted(self._choices)]
         return ChatResult.of({**self._body, "object": "chat.completion", "choices": choices}, self._request_id)
 
 
-def _empty(index: int) -> dict[str, Any]:
-    message = {"role": "assistant", "content": None, "refusal": None}
-    return {"index": index, "message": message, "logprobs": None, "finish_reason": None}
+class _Choice:
+    """A choice, as its deltas add up."""
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+        self._finish_reason: str | None = None
+        self._texts: dict[str, list[str]] = {}
+        self._logprobs: list[Any] = []
+        self._calls: list[_ToolCall] = []
+
+    def grow(self, told: Mapping[str, Any]) -> Iterator[Event]:
+        """What a chunk says of this choice."""
+        delta = told.get("delta") or {}
+        self._finish_reason = told.get("finish_reason") or self._finish_reason
+        self._logprobs += (told.get("logprobs") or {}).get("content") or ()
+        self._add_calls(delta.get("tool_calls") or ())
+        self._add("refusal", delta.get("refusal"))
+        # Both names carry the same text.
+        if thought := self._add("reasoning", delta.get("reasoning") or delta.get("reasoning_content")):
+            yield Progress(thought, self._index)
+        if text := self._add("content", delta.get("content")):
+            yield Delta(text, self._index)
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The choice as an answer that is not streamed has it."""
+        texts = {name: "".join(pieces) for name, pieces in self._texts.items()}
+        calls = {"tool_calls": [call.body for call in self._calls]} if self._calls else {}
+        return {
+            "index": self._index,
+            "message": {"role": "assistant", "content": None, "refusal": None, **texts, **calls},
+            "logprobs": {"content": self._logprobs, "refusal": None} if self._logprobs else None,
+            "finish_reason": self._finish_reason,
+        }
+
+    def _add(self, name: str, told: Any) -> str | None:
+        if told is None:
+            return None
+        self._texts.setdefault(name, []).append(text := _text(told))
+        return text
+
+    def _add_calls(self, pieces: Sequence[Mapping[str, Any]]) -> None:
+        for piece in pieces:
+            # A call's pieces come one after another, and one call after another.
+            if piece["index"] == len(self._calls):
+                self._calls.append(_ToolCall())
+            self._calls[piece["index"]].grow(piece)
 
 
-def _append_logprobs(kept: dict[str, Any], logprobs: dict[str, Any] | None) -> None:
-    if logprobs and logprobs.get("content"):
-        kept["logprobs"] = kept["logprobs"] or {"content": [], "refusal": None}
-        kept["logprobs"]["content"].extend(logprobs["content"])
+@dataclass(slots=True)
+class _ToolCall:
+    """A tool call; its name comes with the first piece, its arguments a bit at a time."""
+
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+    def grow(self, piece: Mapping[str, Any]) -> None:
+        function = piece.get("function") or {}
+        self.id = piece.get("id") or self.id
+        self.name = function.get("name") or self.name
+        self.arguments.append(_text(function.get("arguments") or ""))
+
+    @property
+    def body(self) -> dict[str, Any]:
+        function = {"name": self.name, "arguments": "".join(self.arguments)}
+        return {"id": self.id, "type": "function", "function": function}
 
 
-def _append_calls(message: dict[str, Any], pieces: Any) -> None:
-    """Tool calls come in pieces: the name with the first, the arguments a bit at a time."""
-    calls = message.setdefault("tool_calls", []) if pieces else []
-    for piece in pieces:
-        while len(calls) <= piece["index"]:
-            calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
-        call, function = calls[piece["index"]], piece.get("function") or {}
-        call["id"] = piece.get("id") or call["id"]
-        call["function"]["name"] += function.get("name") or ""
-        call["function"]["arguments"] += function.get("arguments") or ""
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value

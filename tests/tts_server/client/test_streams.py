@@ -123,13 +123,31 @@ def test_a_silent_stream_times_out_with_what_had_come() -> None:
 
 
 @pytest.mark.parametrize(
-    "frame", ["no JSON", "[]", '"text"', '{"choices": [{}]}', '{"choices": [{"index": 0, "delta": 1}]}']
+    "frame",
+    [
+        "no JSON",
+        "[]",
+        '"text"',
+        '{"choices": [{}]}',
+        '{"choices": [{"index": 0, "delta": 1}]}',
+        '{"choices": [{"index": 0, "delta": {"content": 1}}]}',
+        '{"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 3}]}}]}',
+    ],
 )
 def test_a_stream_in_another_format_is_refused(frame: str) -> None:
     async def main() -> None:
         error = await broken(*BEGUN, f"data: {frame}\n\n")
         assert type(error) is UnexpectedAnswer
         assert "OpenAI's format" in str(error)
+
+    asyncio.run(main())
+
+
+def test_what_never_was_an_answer_is_not_kept() -> None:
+    async def main() -> None:
+        error = await broken({"choices": [{"index": 0, "delta": {"content": "Fo"}}]})
+        assert type(error) is StreamCut
+        assert error.partial is None
 
     asyncio.run(main())
 
