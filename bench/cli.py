@@ -7,10 +7,10 @@ import typer
 COMMANDS = {
     "run": ("bench.run:command", "Asks a running server every problem of a task."),
     "repeat": ("bench.run:repeat", "Runs again what a run's manifest describes."),
-    "rescore": ("bench.rescore:command", "Computes other selectors, aggregations and numbers of samples from records."),
+    "rescore": ("bench.rescore:command", "Evaluates stored samples again, without a model."),
     "report": ("bench.report:command", "Writes a page, tables and pictures of runs."),
-    "compare": ("bench.harnesses.compare:command", "Compares a run with an outside harness's log, problem by problem."),
-    "prm-data": ("bench.prm_data:command", "Makes training data for a reward model from samples."),
+    "compare": ("bench.harnesses.compare:command", "Compares a run with a log of another harness."),
+    "prm-data": ("bench.prm_data:command", "Makes training data for a reward model."),
     "prm-train": ("bench.prm_train:command", "Trains a reward model."),
     "load": ("bench.load:main", "Sends many streams at once to a fake engine."),
     "overhead": ("bench.overhead:main", "Measures the server against vLLM itself."),

@@ -11,7 +11,7 @@ from bench.manifest import Manifest, Server, Session, Settings
 from bench.records import Record, RecordError, Usage
 
 
-def record(number: int, finished_s: int, **fields: float) -> Record:
+def record(number: int, finished_s: int) -> Record:
     usage = Usage(
         prompt_tokens=10,
         engine_prompt_tokens=40,
@@ -22,9 +22,7 @@ def record(number: int, finished_s: int, **fields: float) -> Record:
         samples=4,
     )
     finished = f"2026-01-01T00:00:{finished_s:02}.000+00:00"
-    return Record(
-        id=str(number), gold="1", samples=(), usage=usage, finished=finished, latency_s=float(number), **fields
-    )
+    return Record(id=str(number), gold="1", samples=(), usage=usage, finished=finished, latency_s=float(number))
 
 
 RECORDS = [record(1, 5), record(2, 10), record(3, 40)]
