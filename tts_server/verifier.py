@@ -87,7 +87,7 @@ class Verifier:
             raise PRMError(f"neither Yes nor No is among the likeliest answers of {self._engine.model!r} ({seen})")
         # A label that is not seen is less likely than all that are: the verdict is too timid, but on the right side.
         least = min(token.logprob for token in top)
-        return _share(least if yes is None else yes, least if no is None else no)
+        return share(least if yes is None else yes, least if no is None else no)
 
     async def _find_answers(self, chat: Chat) -> _Answers:
         yes, no = await self._answered(chat, _YES), await self._answered(chat, _NO)
@@ -133,7 +133,7 @@ async def label_share(
     seen = {token.token_id: token.logprob for token in _first(sample).top}
     if missing := [token for token in labels if token not in seen]:
         raise PRMError(f"the engine told no logprob of the labels' tokens {missing}")
-    return _share(seen[right], seen[wrong])
+    return share(seen[right], seen[wrong])
 
 
 def _first(sample: Sample) -> TokenLogprob:
@@ -151,8 +151,12 @@ def _mass(top: Sequence[TokenLogprob], label: str) -> float | None:
     return most + math.log(math.fsum(math.exp(logprob - most) for logprob in seen))
 
 
-def _share(right: float, wrong: float) -> float:
-    """P(right) / (P(right) + P(wrong)) from their logarithms."""
+def share(right: float, wrong: float) -> float:
+    """P(right) / (P(right) + P(wrong)) from their logarithms.
+
+    Raises:
+        PRMError: neither has any.
+    """
     most = max(right, wrong)
     if not math.isfinite(most):
         raise PRMError("the model gives neither label any probability")

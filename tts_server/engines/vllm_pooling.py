@@ -8,14 +8,14 @@ those of the tokens after the cached ones, of which the prompt's last is always 
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 from strategies.base import TokenIds
 from tts_server.engines import vllm_wire
 from tts_server.engines.vllm import VLLMEngine
 
-_TASK = "token_classify"
+_TASK: Final = "token_classify"
 
 
 @dataclass(frozen=True, slots=True)
