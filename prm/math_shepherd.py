@@ -31,7 +31,7 @@ def build(config: Config, tokenizer: Any, name: str, separator: str | None) -> F
 class MathShepherd:
     """Plain text; each step is numbered, as in the training data, unless it says its number itself.
 
-    A tag that a user writes is spelled by other tokens than the tag's own.
+    Where the tag is one token, a user who writes it is spelled by others.
 
     Args:
         tokenizer: any in which ` +` and ` -` are one token each.
@@ -55,7 +55,8 @@ class MathShepherd:
         return (layout(self._opening, (self._tagged(ids) for ids in chain([begun], more))),)
 
     def _tagged(self, step: TokenIds) -> TokenIds:
-        return (*self._encoder.apart(step, self._tag[-1]), *self._tag)
+        said = self._encoder.apart(step, self._tag[0]) if len(self._tag) == 1 else step
+        return (*said, *self._tag)
 
 
 def _numbered(number: int, step: str) -> str:
