@@ -55,6 +55,7 @@ class Scripted:
     replies: list[Reply]
     requests: list[tuple[str, Any, dict[str, str]]] = field(default_factory=list)
     """Target, JSON body and headers."""
+    connections: int = 0
     left: int = 0
     """Hanging requests whose client went away."""
 
@@ -65,6 +66,7 @@ async def scripted(*replies: Reply) -> AsyncIterator[Scripted]:
     serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        state.connections += 1
         serving[asyncio.create_task(_serve(state, reader, writer))] = writer
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)

@@ -10,7 +10,7 @@ import httpx
 
 from tts_server.client import calls
 from tts_server.client.calls import (
-    DEFAULT_TIMEOUT,
+    DEFAULT_TIMEOUT_S,
     MAX_RETRIES,
     Aggregation,
     Call,
@@ -48,7 +48,7 @@ class AsyncClient:
         headers: sent with every request.
 
     Raises:
-        ValueError: `base_url` is not an http or https URL.
+        ValueError: `base_url` is not an http or https URL, or no header can carry the key.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class AsyncClient:
         api_key: str | None = None,
         *,
         model: str | None = None,
-        timeout: Timeout = DEFAULT_TIMEOUT,
+        timeout: Timeout = DEFAULT_TIMEOUT_S,
         max_retries: int = MAX_RETRIES,
         headers: Mapping[str, str] | None = None,
     ) -> None:

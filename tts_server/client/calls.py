@@ -28,9 +28,9 @@ Messages = str | Sequence[Mapping[str, Any]]
 
 Aggregation = Literal["last", "min", "prod", "mean"]
 Timeout = float | httpx.Timeout
-"""Seconds without a byte; for an answer that is not streamed, seconds until it is there."""
+"""Seconds without a byte; for an answer that is not streamed, seconds until it is there. To connect, 5 at most."""
 
-DEFAULT_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
+DEFAULT_TIMEOUT_S, CONNECT_TIMEOUT_S = 600.0, 5.0
 MAX_RETRIES = 2
 CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=3.0)
 """The server closes what is idle for 5 s: a request must not meet a connection that is just being closed."""
@@ -98,7 +98,7 @@ class Call(Generic[T_co]):
 
     def request(self, http: httpx.Client | httpx.AsyncClient) -> httpx.Request:
         """The request, on this client."""
-        timeout = http.timeout if self.timeout is None else httpx.Timeout(self.timeout)
+        timeout = http.timeout if self.timeout is None else _timeout(self.timeout)
         return http.build_request(self.method, self.path, json=self.body, timeout=timeout)
 
 
@@ -180,13 +180,28 @@ def http_options(
     """What both clients' connections are made with.
 
     Raises:
-        ValueError: the URL is not http or https.
+        ValueError: the URL is not http or https, or no header can carry the key.
     """
     url = httpx.URL(base_url.rstrip("/").removesuffix("/v1") + "/")
     if url.scheme not in ("http", "https") or not url.host:
         raise ValueError(f"base_url is an http or https URL, such as http://localhost:8000; got {base_url!r}")
+    # The message does not show the key; httpx's own would.
+    if api_key and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
+        raise ValueError("api_key holds a blank, a line's end or another character that is in no key")
     auth = {"authorization": f"Bearer {api_key}"} if api_key else {}
-    return {"base_url": url, "timeout": timeout, "headers": {**auth, **(headers or {})}, "limits": CONNECTIONS}
+    return {
+        "base_url": url,
+        "timeout": _timeout(timeout),
+        "headers": {**auth, **(headers or {})},
+        "limits": CONNECTIONS,
+    }
+
+
+def _timeout(timeout: Timeout) -> httpx.Timeout:
+    if isinstance(timeout, httpx.Timeout):
+        return timeout
+    # A server that is there accepts at once, however long its answers take.
+    return httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT_S))
 
 
 def given(**fields: Any) -> dict[str, Any]:

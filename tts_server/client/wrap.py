@@ -84,7 +84,13 @@ class Chunks(_Proxy, Generic[T]):
             yield _typed(chunk)
 
 
-class _Completions(_Proxy):
+class _Streams(_Proxy):
+    def stream(self, *, tts: Options | None = None, **fields: Any) -> Any:
+        """OpenAI's, with `tts`."""
+        return self._wrapped.stream(**_with_tts(tts, fields))
+
+
+class _Completions(_Streams):
     @overload
     def create(
         self, *, stream: Literal[True], tts: Options | None = None, **fields: Any
@@ -103,7 +109,7 @@ class _Completions(_Proxy):
         return _typed(self._wrapped.parse(**_with_tts(tts, fields)))
 
 
-class _AsyncCompletions(_Proxy):
+class _AsyncCompletions(_Streams):
     @overload
     async def create(
         self, *, stream: Literal[True], tts: Options | None = None, **fields: Any

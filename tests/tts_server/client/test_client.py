@@ -1,88 +1,30 @@
 """The client against a server: what is sent, what comes back, and what ends when the client leaves."""
 
 import asyncio
-import doctest
-import subprocess
-import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
-from pathlib import Path
-from pkgutil import iter_modules
 from typing import Any
 
-import openai
 import pytest
-from scripted import Reply, scripted
-from serving import serving, until
+from asking import asked, sent
+from scripted import DONE, WHOLE, Reply, chunk, scripted
+from serving import serving
 
-import tts_server.client
 from prm.fake import FakePRM
 from tts_server.client import (
     TTS,
-    APIError,
     AsyncClient,
-    AuthenticationFailed,
     BadRequest,
     BestOfN,
     Budget,
     ChatResult,
     Client,
-    ConnectionFailed,
-    ContextTooLong,
     Delta,
     Final,
     NotFound,
     Progress,
-    RequestTooLarge,
-    ServerError,
-    TimedOut,
     Trace,
-    Unavailable,
-    UnexpectedAnswer,
-    UnsupportedParameter,
 )
-from tts_server.config import Settings
-from tts_server.engines.fake import FakeEngine, FakeRequest
-
-Ask = Callable[[Client], Any]
-
-
-def served(work: Callable[[str], Any], engine: FakeEngine | None = None, settings: Settings | None = None) -> Any:
-    """What code without `await` makes of a server's URL."""
-
-    async def main() -> Any:
-        async with serving(engine, [FakePRM()], settings) as http:
-            return await asyncio.to_thread(work, str(http.base_url))
-
-    return asyncio.run(main())
-
-
-def asked(ask: Ask, engine: FakeEngine | None = None, **options: Any) -> Any:
-    """What a client's user gets."""
-
-    def work(url: str) -> Any:
-        with Client(url, model="fake", **options) as client:
-            return ask(client)
-
-    return served(work, engine)
-
-
-def sent(ask: Ask) -> dict[str, Any]:
-    """The body that a call sends."""
-
-    async def main() -> Any:
-        async with scripted() as server:
-
-            def work() -> None:
-                with Client(server.url, model="fake") as client:
-                    ask(client)
-
-            await asyncio.to_thread(work)
-            return server.requests[0][1]
-
-    body: dict[str, Any] = asyncio.run(main())
-    return body
+from tts_server.engines.fake import FakeEngine
 
 
 def test_both_clients_give_the_same_typed_answer() -> None:
@@ -185,6 +127,20 @@ def test_the_key_and_the_headers_are_sent() -> None:
     asyncio.run(main())
 
 
+def test_a_connection_is_used_again_also_after_a_stream() -> None:
+    async def main() -> None:
+        stream = Reply(frames=[chunk({"content": "Four."}), DONE])
+        replies = [Reply(body=WHOLE), stream, Reply(429, {}, {"retry-after-ms": "1"}), stream]
+        async with scripted(*replies) as server, AsyncClient(server.url, model="fake") as client:
+            await client.chat("?")
+            await client.stream("?").result()
+            async with client.stream("?") as again:
+                await again.result()
+            assert (len(server.requests), server.connections) == (4, 1)
+
+    asyncio.run(main())
+
+
 def test_text_of_any_script_survives() -> None:
     question = "Ünïcödé 数学 \U0001d54f 👩‍🔬 \u2028 \x00 end"
 
@@ -263,105 +219,6 @@ def test_a_trace_is_asked_for_by_its_id_whatever_is_in_it() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(
-    ("fields", "error", "status", "code", "param"),
-    [
-        ({"tts": {"strategy": "nope"}}, BadRequest, 400, "invalid_value", "tts.strategy"),
-        ({"tts": BestOfN(n=0)}, BadRequest, 400, "invalid_value", "tts.n"),
-        ({"temperature": 3}, BadRequest, 400, "invalid_value", "temperature"),
-        ({"extra_body": {"audio": {}}}, UnsupportedParameter, 400, "unsupported_parameter", "audio"),
-        ({"messages": "x " * 40_000}, ContextTooLong, 400, "context_length_exceeded", "messages"),
-        ({"model": "gpt-9"}, NotFound, 404, "model_not_found", "model"),
-    ],
-)
-def test_errors_are_typed(fields: dict[str, Any], error: type[APIError], status: int, code: str, param: str) -> None:
-    def ask(client: Client) -> None:
-        for call in (client.chat, lambda *a, **k: client.stream(*a, **k).result()):
-            with pytest.raises(error) as caught:
-                call(**{"messages": "?", **fields})
-            raised = caught.value
-            assert type(raised) is error
-            assert (raised.status, raised.code, raised.param) == (status, code, param)
-            assert raised.type == "invalid_request_error"
-            assert raised.request_id
-            assert str(raised) == raised.message != ""
-
-    asked(ask)
-
-
-def test_keys_and_sizes(tmp_path: Path) -> None:
-    keys = tmp_path / "keys"
-    keys.write_text("right\n")
-
-    def work(url: str) -> None:
-        with Client(url, "right", model="fake") as client:
-            assert client.chat("?").text
-            with pytest.raises(RequestTooLarge):
-                client.chat("x" * 5000)
-        for key in (None, "wrong"):
-            with Client(url, key, model="fake") as client:
-                assert client.health()
-                with pytest.raises(AuthenticationFailed) as caught:
-                    client.chat("?")
-                assert caught.value.code == "invalid_api_key"
-
-    served(work, settings=Settings(api_key_file=keys, max_body_bytes=4096))
-
-
-def test_failures_of_the_engine() -> None:
-    def fails(request: FakeRequest) -> str:
-        raise OSError("no disk")
-
-    def ask(client: Client) -> None:
-        with pytest.raises(ServerError) as caught:
-            client.chat("?")
-        assert (caught.value.status, type(caught.value)) == (500, ServerError)
-
-    asked(ask, FakeEngine(fails), max_retries=0)
-    engine = FakeEngine()
-
-    def ask_dead(client: Client) -> None:
-        engine.healthy = False
-        with pytest.raises(Unavailable) as caught:
-            client.chat("?")
-        assert caught.value.retry_after_s
-
-    asked(ask_dead, engine, max_retries=0)
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "error", "message"),
-    [
-        (400, {"detail": "no"}, BadRequest, "no"),
-        (401, {"error": "Unauthorized"}, AuthenticationFailed, "Unauthorized"),
-        (418, {"error": {"message": "teapot", "code": 418}}, APIError, "teapot"),
-        (502, b"<html>bad gateway</html>", ServerError, "bad gateway"),
-        (404, b"", NotFound, "no reason"),
-        (307, {}, APIError, "no reason"),
-    ],
-)
-def test_errors_of_other_servers_are_typed_too(status: int, body: Any, error: type[APIError], message: str) -> None:
-    async def main() -> None:
-        reply = Reply(status, body, {"x-should-retry": "false"})
-        async with scripted(reply) as server, AsyncClient(server.url, model="fake") as client:
-            with pytest.raises(APIError, match=message) as caught:
-                await client.chat("?")
-            assert type(caught.value) is error
-            assert caught.value.status == status
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("body", [b"<html>", {}, [], {"id": "1", "model": "m", "created": 1, "choices": 4}])
-def test_an_answer_in_another_format_is_refused(body: Any) -> None:
-    async def main() -> None:
-        async with scripted(Reply(body=body)) as server, AsyncClient(server.url, model="fake") as client:
-            with pytest.raises(UnexpectedAnswer):
-                await client.chat("?")
-
-    asyncio.run(main())
-
-
 def test_what_another_server_leaves_out_is_none() -> None:
     async def main() -> None:
         async with scripted() as server, AsyncClient(server.url, model="fake") as client:
@@ -369,169 +226,3 @@ def test_what_another_server_leaves_out_is_none() -> None:
             assert (result.tts, result.text, result.choices[0].logprobs) == (None, "Four.", None)
 
     asyncio.run(main())
-
-
-def test_what_is_needed_before_asking() -> None:
-    with Client("http://127.0.0.1:9") as client:
-        for call in (client.chat, client.stream):
-            with pytest.raises(ValueError, match="model is required"):
-                call("?")
-    for url in ("127.0.0.1:8000", "ftp://host", ""):
-        with pytest.raises(ValueError, match="base_url"):
-            Client(url)
-
-
-LONG = TTS("self_consistency", n=4)
-
-
-def slow_engine() -> FakeEngine:
-    return FakeEngine(lambda request: "word " * 5000, token_s=0.002)
-
-
-def test_cancelling_a_call_ends_the_server_s_work() -> None:
-    async def main() -> None:
-        engine = slow_engine()
-        async with serving(engine) as http, AsyncClient(str(http.base_url), model="fake") as client:
-            call = asyncio.create_task(client.chat("?", tts=LONG))
-            await until(lambda: engine.live == 4)
-            call.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await call
-            await until(lambda: engine.live == 0)
-            assert engine.generated < 4 * 5000
-
-    asyncio.run(main())
-
-
-def test_a_timeout_ends_the_server_s_work() -> None:
-    async def main() -> None:
-        engine = slow_engine()
-        async with serving(engine) as http, AsyncClient(str(http.base_url), model="fake") as client:
-            with pytest.raises(TimedOut):
-                await client.chat("?", tts=LONG, timeout=0.3)
-            await until(lambda: engine.live == 0)
-            assert 0 < engine.generated < 4 * 5000
-
-    asyncio.run(main())
-
-
-def test_leaving_a_stream_ends_the_server_s_work() -> None:
-    async def in_block(client: AsyncClient, engine: FakeEngine) -> None:
-        async with client.stream("?") as stream:
-            async for event in stream:
-                assert isinstance(event, Delta)
-                break
-
-    async def closed(client: AsyncClient, engine: FakeEngine) -> None:
-        stream = client.stream("?", tts=LONG)
-        async with stream:
-            await until(lambda: engine.live == 4)
-            await stream.close()
-            with pytest.raises(ConnectionFailed):
-                await stream.result()
-
-    async def cancelled(client: AsyncClient, engine: FakeEngine) -> None:
-        reading = asyncio.create_task(client.stream("?", tts=LONG).result())
-        await until(lambda: engine.live == 4)
-        reading.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await reading
-
-    async def unblocked(client: AsyncClient, engine: FakeEngine) -> None:
-        async for _ in client.stream("?"):
-            break
-
-    async def main() -> None:
-        engine = slow_engine()
-        async with serving(engine) as http, AsyncClient(str(http.base_url), model="fake") as client:
-            for leave in (in_block, closed, cancelled, unblocked):
-                await leave(client, engine)
-                await until(lambda: engine.live == 0)
-        assert engine.generated < 5000
-
-    asyncio.run(main())
-
-
-def test_leaving_a_stream_without_await_ends_the_server_s_work() -> None:
-    def in_block(client: Client) -> None:
-        with client.stream("?") as stream:
-            for _ in stream:
-                break
-
-    def unblocked(client: Client) -> None:
-        for _ in client.stream("?"):
-            break
-
-    def failing(client: Client) -> None:
-        def read() -> None:
-            with client.stream("?") as stream:
-                for _ in stream:
-                    raise KeyError
-
-        with pytest.raises(KeyError):
-            read()
-
-    async def main() -> None:
-        engine = slow_engine()
-        async with serving(engine) as http:
-            with Client(str(http.base_url), model="fake") as client:
-                for leave in (in_block, unblocked, failing):
-                    await asyncio.to_thread(leave, client)
-                    await until(lambda: engine.live == 0)
-        assert engine.generated < 5000
-
-    asyncio.run(main())
-
-
-def test_a_stream_is_read_once() -> None:
-    def ask(client: Client) -> None:
-        with client.stream("?") as stream:
-            assert list(stream)
-            with pytest.raises(RuntimeError, match="once"):
-                list(stream)
-
-    asked(ask)
-
-
-def test_a_stream_that_nobody_reads_asks_nothing() -> None:
-    engine = FakeEngine()
-    asked(lambda client: client.stream("?"), engine)
-    assert engine.generated == 0
-
-
-def modules() -> list[str]:
-    package = tts_server.client
-    return [package.__name__, *(f"{package.__name__}.{module.name}" for module in iter_modules(package.__path__))]
-
-
-def test_the_examples_do_what_they_say() -> None:
-    def work(url: str) -> doctest.TestResults:
-        runner, known = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS), dict(vars(tts_server.client))
-        with Client(url) as client:
-            known |= {"base_url": url, "client": client, "asyncio": asyncio, "openai": openai}
-            for name in modules():
-                module = import_module(name)
-                for test in doctest.DocTestFinder().find(module, extraglobs={**known, **vars(module)} | known):
-                    runner.run(test)
-        return runner.summarize(verbose=False)
-
-    results = served(work)
-    assert results.failed == 0
-    assert results.attempted >= 15
-
-
-def test_everything_public_is_exported_and_sorted() -> None:
-    names = [name for name in vars(tts_server.client) if not name.startswith("_")]
-    public = {name for name in names if not isinstance(vars(tts_server.client)[name], type(sys))}
-    assert set(tts_server.client.__all__) == public
-    assert len(tts_server.client.__all__) == len(public)
-
-
-def test_importing_the_client_imports_no_server_and_no_openai() -> None:
-    code = "import sys, tts_server.client; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    names = done.stdout.split()
-    heavy = {"fastapi", "starlette", "uvicorn", "strategies", "prm", "openai", "numpy", "torch"}
-    assert heavy.isdisjoint(name.partition(".")[0] for name in names)
-    server = [name for name in names if name.startswith("tts_server.") and not name.startswith("tts_server.client")]
-    assert server == []

@@ -6,7 +6,7 @@ from email.utils import formatdate
 
 import httpx
 import pytest
-from scripted import NOTHING, WHOLE, Reply, scripted
+from scripted import DONE, NOTHING, WHOLE, Reply, chunk, scripted
 from serving import until
 
 from tts_server.client import (
@@ -42,6 +42,17 @@ def test_a_request_that_the_server_invites_to_repeat_is_repeated_until_it_is_ans
                 with Client(server.url, model="fake") as sync:
                     assert (await asyncio.to_thread(sync.chat, "?")).text == "Four."
                 assert len(server.requests) == 3
+
+    asyncio.run(main())
+
+
+def test_a_stream_that_is_refused_is_repeated_too() -> None:
+    async def main() -> None:
+        frames = [chunk({"content": "Four."}), DONE]
+        replies = [Reply(503, {"error": {"message": "later"}}, SOON), Reply(frames=frames)]
+        async with scripted(*replies) as server, AsyncClient(server.url, model="fake") as client:
+            assert (await client.stream("?").result()).text == "Four."
+            assert len(server.requests) == 2
 
     asyncio.run(main())
 
@@ -115,7 +126,7 @@ def test_a_search_that_takes_too_long_is_left_and_not_repeated() -> None:
     async def main() -> None:
         async with scripted(Reply(hang=True)) as server, AsyncClient(server.url, model="fake") as client:
             with pytest.raises(TimedOut, match="in time"):
-                await client.chat("?", timeout=0.05)
+                await client.chat("?", timeout=0.5)
             assert len(server.requests) == 1
             await until(lambda: server.left == 1)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tts_server.client.errors import UnexpectedAnswer
@@ -36,6 +36,7 @@ def cut(stream: bytes, places: list[int]) -> Iterator[bytes]:
     return (stream[a:b] for a, b in pairwise(at))
 
 
+@settings(deadline=None)
 @given(streams(), st.lists(st.integers(0, 10_000), max_size=12))
 def test_the_same_events_come_however_the_bytes_are_cut(stream: tuple[bytes, list[str]], places: list[int]) -> None:
     raw, expected = stream

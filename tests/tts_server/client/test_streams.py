@@ -30,16 +30,16 @@ def failure(code: str | None, **fields: Any) -> dict[str, Any]:
     return {"error": {"message": "The engine died.", "type": "server_error", "param": None, "code": code, **fields}}
 
 
-async def broken(*frames: Any, **reply: Any) -> TTSError:
+async def broken(*frames: Any, timeout: float = 30, **reply: Any) -> TTSError:
     """What a stream of these frames raises, to both clients alike; nothing is asked twice."""
     answer = Reply(frames=frames, **reply)
     async with scripted(answer, answer) as server:
         async with AsyncClient(server.url, model="fake") as client:
             with pytest.raises(TTSError) as caught:
-                await client.stream("?", timeout=0.2).result()
+                await client.stream("?", timeout=timeout).result()
 
         def ask() -> None:
-            with Client(server.url, model="fake") as sync, sync.stream("?", timeout=0.2) as stream:
+            with Client(server.url, model="fake") as sync, sync.stream("?", timeout=timeout) as stream:
                 with pytest.raises(type(caught.value)) as again:
                     list(stream)
                 assert str(again.value) == str(caught.value)
@@ -115,7 +115,7 @@ def test_a_connection_that_breaks_after_the_end_breaks_nothing() -> None:
 
 def test_a_silent_stream_times_out_with_what_had_come() -> None:
     async def main() -> None:
-        error = await broken(*BEGUN, hang=True)
+        error = await broken(*BEGUN, hang=True, timeout=1)
         assert type(error) is TimedOut
         assert partial_text(error) == "Fo"
 

@@ -86,6 +86,9 @@ def test_the_rest_is_the_client_s_own() -> None:
         assert "fake" in [model.id for model in client.models.list()]
         raw = client.chat.completions.with_raw_response.create(model="fake", messages=QUESTION)
         assert raw.headers["x-request-id"]
+        with client.chat.completions.stream(model="fake", messages=QUESTION, tts="self_consistency") as stream:
+            told = [getattr(event.chunk, "tts", None) for event in stream if event.type == "chunk"]
+        assert [tts["strategy"] for tts in told if tts] == ["self_consistency"]
         with pytest.raises(openai.BadRequestError, match="nope"):
             client.chat.completions.create(model="fake", messages=QUESTION, tts="nope")
 
