@@ -71,14 +71,12 @@ def compute(request: dict[str, Any]) -> list[list[float]]:
 def _computed(request: dict[str, Any], device: str) -> list[list[float]]:
     import torch  # noqa: PLC0415
 
-    from prm.lora import merge  # noqa: PLC0415
     from prm.reward_models import load  # noqa: PLC0415
 
     name, fields = request["head"]
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    model = load(request["path"], request["config"], _HEADS[name](**fields), dtype=dtype, device_map=device)
-    if request["adapter"]:
-        merge(model.backbone, request["adapter"])
+    head, adapter = _HEADS[name](**fields), request["adapter"]
+    model = load(request["path"], request["config"], head, adapter, dtype=dtype, device_map=device)
     scores = []
     for layout in request["layouts"]:
         ids = torch.tensor([layout["token_ids"]], device=device)

@@ -16,6 +16,7 @@ from transformers import (
 
 from prm.base import PRMError
 from prm.family import Classes, Head, LabelTokens, Sigmoid
+from prm.lora import merge
 
 _RESCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 """What a config says of logits that are not what the head's weights give."""
@@ -54,13 +55,14 @@ class RewardModel(NamedTuple):
     """Hidden states [n, hidden size] to scores [n]."""
 
 
-def load(path: str, config: Mapping[str, Any], head: Head, **args: Any) -> RewardModel:
+def load(path: str, config: Mapping[str, Any], head: Head, adapter: str | None = None, **args: Any) -> RewardModel:
     """Loads a model for a head.
 
     Args:
         path: a directory or a hub id.
         config: its `config.json`.
         head: how its outputs become scores.
+        adapter: the directory of a LoRA adapter of the model.
         args: of `from_pretrained`.
 
     Raises:
@@ -70,6 +72,8 @@ def load(path: str, config: Mapping[str, Any], head: Head, **args: Any) -> Rewar
     if missing := sorted(info["missing_keys"]):
         raise PRMError(f"the reward model {path!r} lacks the weights {', '.join(missing[:3])}: it is of another family")
     model.eval().requires_grad_(False)
+    if adapter:
+        merge(model.base_model, adapter)
     return RewardModel(model.base_model, _scores(model, head))
 
 

@@ -1,0 +1,162 @@
+"""Reward models that write: a critique of every step, a verdict on each, and one on the whole (ThinkPRM, 2504.16828).
+
+Source: mukhal/ThinkPRM, `utils/helper.py` (the prompt), `prm/thinkprm.py` (the scores) and the released training
+chains, which end in `</think>\\nIs the solution correct? Yes`. The critique is cut where it would go on to steps that
+are not there, and the last question is put to the model whether it has come to it or not, so there is always a score.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from prm.aggregate import Aggregation
+from prm.base import OnTokens, PRMError, PRMInputError, StepScores, check_scores, check_solutions
+from prm.encoder import SLOT, Encoder, TokenIds
+from prm.family import Backend, LabelTokens, Layout
+
+MAX_TOKENS = 4096
+"""Of one critique, where the context has room for it; the authors' own limit."""
+LEAST_TOKENS = 64
+"""A solution that leaves less room than this for its critique is too long."""
+
+_TASK = "You are given a math problem and a proposed step-by-step solution:"
+_INSTRUCTION = (
+    "Review and critique each step in the proposed solution to determine whether each step is correct. If the "
+    "solution is incomplete, only verify the provided steps."
+)
+_CUE = "\nLet's verify step by step:"
+_THOUGHT = "</think>"
+_QUESTION = "Is the solution correct?"
+_RIGHT, _WRONG = " Yes", " No"
+_NUMBERED = re.compile(r"^(?:## )?Step \d+:\s*")
+_VERDICT = re.compile(r"\\boxed\{\s*(?:\\text\{\s*)?(correct|incorrect)\b")
+
+
+class Write(Protocol):
+    """Generates text."""
+
+    async def __call__(
+        self,
+        prompts: Sequence[TokenIds],
+        stops: Sequence[Sequence[str]],
+        max_tokens: int,
+        *,
+        on_tokens: OnTokens | None = None,
+    ) -> list[str]:
+        """The likeliest continuation of each prompt up to one of its stop strings; the order is kept.
+
+        Cancelling the call stops its work. `on_tokens` is told of the tokens as they are computed.
+
+        Raises:
+            PRMError: the model wrote nothing.
+        """
+        ...
+
+
+class GenerativePRM:
+    """Scores the last step by P(Yes) after the critique, and each earlier one by the critique's verdicts up to it.
+
+    An earlier step scores 1 while it and all before it were found correct, and 0 from the first incorrect one on, for
+    steps behind it without a verdict too. A step that the critique did not come to although nothing was found wrong
+    scores what the whole solution does. The default aggregation is `last`: the authors rank solutions by P(Yes).
+
+    Args:
+        tokenizer: of the model, with a chat template.
+        write: generates the critiques.
+        reader: reads the probabilities of `labels`; started and closed with this.
+        name: what `tts.prm` calls it.
+        max_tokens: of one critique.
+
+    Raises:
+        PRMError: the tokenizer has no chat template, or no token for a label.
+    """
+
+    aggregation: Aggregation = "last"
+
+    def __init__(
+        self, tokenizer: Any, write: Write, reader: Backend, name: str = "generative", max_tokens: int = MAX_TOKENS
+    ) -> None:
+        self.name = name
+        self._write = write
+        self._reader = reader
+        self._max_tokens = max_tokens
+        self._encoder = Encoder(tokenizer, "generative")
+        self._before, self._after = _turn(tokenizer, self._encoder)
+        thinks = _THOUGHT in tokenizer.get_vocab()
+        self._asks = self._encoder.control(f"{_THOUGHT if thinks else ''}\n{_QUESTION}")
+
+    async def start(self) -> None:
+        await self._reader.start()
+
+    async def close(self) -> None:
+        await self._reader.close()
+
+    async def score(
+        self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None
+    ) -> list[StepScores]:
+        check_solutions(solutions)
+        distinct = list(dict.fromkeys(map(tuple, solutions)))
+        prompts = [self._prompt(question, steps) for steps in distinct]
+        room = self._room(prompts)
+        stops = [(_THOUGHT, _QUESTION, f"Step {len(steps) + 1}:") for steps in distinct]
+        critiques = await self._write(prompts, stops, room, on_tokens=on_tokens)
+        if len(critiques) != len(distinct):
+            raise PRMError(f"{self.name!r} wrote {len(critiques)} critiques of {len(distinct)} solutions")
+        decisions = [self._decision(*both, room) for both in zip(prompts, critiques, strict=True)]
+        read = await self._reader.read(decisions, on_tokens=on_tokens)
+        of = {
+            steps: StepScores(step_scores(critique, len(steps), whole))
+            for steps, critique, (whole,) in zip(distinct, critiques, read, strict=True)
+        }
+        results = [of[tuple(steps)] for steps in solutions]
+        check_scores(solutions, results)
+        return results
+
+    def _room(self, prompts: Sequence[TokenIds]) -> int:
+        """Tokens that each critique may have."""
+        limit = self._reader.max_len
+        room = limit - len(self._asks) - max(map(len, prompts), default=0)
+        if prompts and room < LEAST_TOKENS:
+            raise PRMInputError(
+                f"the question and the steps leave {max(room, 0)} of {limit} tokens for the critique of {self.name!r}, "
+                f"which needs {LEAST_TOKENS}"
+            )
+        return min(room, self._max_tokens)
+
+    def _prompt(self, question: str, steps: Sequence[str]) -> TokenIds:
+        solution = "\n".join(f"Step {k}: {_NUMBERED.sub('', step.strip())}" for k, step in enumerate(steps, 1))
+        said = f"{_TASK}\n\n[Math Problem]\n\n{question.strip()}\n\n[Solution]\n\n{solution}\n\n{_INSTRUCTION}"
+        return (*self._before, *self._encoder.text(said), *self._after)
+
+    def _decision(self, prompt: TokenIds, critique: str, room: int) -> Layout:
+        ids = (*prompt, *self._encoder.text(critique.rstrip())[:room], *self._asks)
+        return Layout(ids, (len(ids) - 1,))
+
+
+def labels(tokenizer: Any) -> LabelTokens:
+    """What a reader of this family reads.
+
+    Raises:
+        PRMError: the tokenizer has no token for a label.
+    """
+    encoder = Encoder(tokenizer, "generative")
+    return LabelTokens(encoder.single(_QUESTION, _RIGHT), encoder.single(_QUESTION, _WRONG))
+
+
+def step_scores(critique: str, steps: int, whole: float) -> tuple[float, ...]:
+    """The scores of a solution's steps by a critique of them and the score of the whole."""
+    verdicts = [verdict == "correct" for verdict in _VERDICT.findall(critique)][: steps - 1]
+    if False in verdicts:
+        right = verdicts.index(False)
+        return (*(1.0,) * right, *(0.0,) * (steps - 1 - right), whole)
+    return (*(1.0,) * len(verdicts), *(whole,) * (steps - len(verdicts)))
+
+
+def _turn(tokenizer: Any, encoder: Encoder) -> tuple[TokenIds, TokenIds]:
+    """What stands before and after the user's turn, the beginning of the critique included."""
+    if tokenizer.chat_template is None:
+        raise PRMError("a reward model of the family generative needs a chat template, which its tokenizer lacks")
+    chat = [{"role": "user", "content": SLOT}]
+    text: str = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    before, _, after = text.partition(SLOT)
+    return encoder.control(before), encoder.control(after + _CUE)
