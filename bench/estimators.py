@@ -25,6 +25,9 @@ ALL_SUBSETS = 20_000
 EXACT_VOTE = 256
 """Samples of a problem up to which a majority is reckoned rather than drawn."""
 
+_ROWS = 2048
+"""Subsets at once: what is reckoned of them stays in the processor's cache."""
+
 Floats = NDArray[np.float64]
 
 
@@ -50,7 +53,8 @@ def expected(pool: Pool, measure: Measure, k: int, *, draws: int = DRAWS, seed: 
             if pool.candidates[i].score is None:
                 raise ValueError(f"sample {i} has no score")
     right = sum(pool.correct[i] for i in voters)
-    if measure == "pass" or not right:
+    unanimous = right == len(voters) and measure in ("majority", "weighted")
+    if measure == "pass" or unanimous or not right:
         return Estimate(1 - math.comb(pool.n - right, k) / math.comb(pool.n, k), True)
     if measure == "best":
         return Estimate(_best(pool, k), True)
@@ -205,25 +209,30 @@ def _subsets(n: int, k: int, draws: int, seed: int) -> Floats:
 
 def _voted(pool: Pool, weights: Floats, chosen: Floats) -> float:
     """Mean over the subsets of the chance that a vote by weight returns a right answer."""
-    clusters = pool.clusters
-    belongs = np.zeros((pool.n, len(clusters)))
-    for column, cluster in enumerate(clusters):
+    belongs = np.zeros((pool.n, len(pool.clusters)))
+    for column, cluster in enumerate(pool.clusters):
         belongs[[i for level in cluster for i in level], column] = 1.0
-    counts = chosen @ belongs
-    masses = np.where(counts > 0, chosen @ (belongs * weights[:, None]), -1.0)
+    columns = np.concatenate([belongs, belongs * weights[:, None]], axis=1)
+    parts = (chosen[start : start + _ROWS] for start in range(0, len(chosen), _ROWS))
+    return sum(_votes_won(pool, part, *np.split(part @ columns, 2, axis=1)) for part in parts) / len(chosen)
+
+
+def _votes_won(pool: Pool, chosen: Floats, counts: Floats, masses: Floats) -> float:
+    """Sum over subsets, given each answer's samples in them and their weight."""
+    masses = np.where(counts > 0, masses, -1.0)
     top = masses.max(axis=1, keepdims=True)
     # The order of addition must not break a tie: the vote's own sums are correctly rounded.
     tied = counts * (masses >= top * (1 - 1e-12)) * (top >= 0)
-    right = np.stack([_right(pool, cluster, chosen) for cluster in clusters], axis=1)
     shares = tied.sum(axis=1)
-    return float(np.mean(np.sum(tied * right, axis=1) / np.where(shares > 0, shares, 1.0)))
+    won = sum(tied[:, i] * _right(pool, cluster, chosen) for i, cluster in enumerate(pool.clusters))
+    return float(np.sum(won / np.where(shares > 0, shares, 1.0)))
 
 
-def _right(pool: Pool, cluster: Sequence[Level], chosen: Floats) -> Floats:
+def _right(pool: Pool, cluster: Sequence[Level], chosen: Floats) -> Floats | float:
     """For each subset with a sample of the cluster, the chance that the best of them is right."""
     tallies = [_tally(pool, level) for level in cluster]
     if (right := sum(tally.right for tally in tallies)) in (0, sum(tally.size for tally in tallies)):
-        return np.full(len(chosen), float(right > 0))
+        return float(right > 0)
     value, decided = np.zeros(len(chosen)), np.zeros(len(chosen), dtype=bool)
     for level in cluster:
         present = chosen[:, level].sum(axis=1)
