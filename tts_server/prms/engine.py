@@ -1,15 +1,18 @@
 """A language model's labels read by an engine: one generated token after each step, of which two logprobs are told."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from prm import OnTokens, PRMError
 from prm.family import LabelTokens, Layout
-from strategies.base import TokenIds
+from strategies.base import Prompt, Sampling, TokenIds
 from tts_server.engines.base import ServedEngine
 from tts_server.errors import APIError
 from tts_server.pool import pooled
-from tts_server.verifier import Generates, label_share
+from tts_server.verifier import Generates, label_share, sampled
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 AT_ONCE = 256
 """Step ends that one call asks for at once."""
@@ -46,14 +49,46 @@ class EngineReader:
 
     async def read(self, layouts: Sequence[Layout], *, on_tokens: OnTokens | None = None) -> list[tuple[float, ...]]:
         """See `prm.family.Backend`."""
+
+        async def ask(prefix: TokenIds) -> float:
+            return await label_share(self._engine, prefix, self._labels.right, self._labels.wrong, on_tokens)
+
         prefixes = [layout.token_ids[: end + 1] for layout in layouts for end in layout.ends]
-        scores = iter(await pooled(partial(self._ask, on_tokens), prefixes, AT_ONCE))
+        scores = iter(await pooled(_guarded(ask), prefixes, AT_ONCE))
         return [tuple(next(scores) for _ in layout.ends) for layout in layouts]
 
-    async def _ask(self, on_tokens: OnTokens | None, prefix: TokenIds) -> float:
+
+class EngineWriter:
+    """Generates a generative reward model's critiques on an engine that takes token ids; see `prm.generative.Write`."""
+
+    def __init__(self, engine: Generates) -> None:
+        self._engine = engine
+
+    async def __call__(
+        self,
+        prompts: Sequence[TokenIds],
+        stops: Sequence[Sequence[str]],
+        max_tokens: int,
+        *,
+        on_tokens: OnTokens | None = None,
+    ) -> list[str]:
+        async def write(both: tuple[TokenIds, Sequence[str]]) -> str:
+            prompt, stop = both
+            sampling = Sampling(max_tokens=max_tokens, temperature=0.0, stop=tuple(stop))
+            return (await sampled(self._engine, Prompt(token_ids=prompt), sampling, on_tokens)).text
+
+        return await pooled(_guarded(write), list(zip(prompts, stops, strict=True)), AT_ONCE)
+
+
+def _guarded(call: Callable[[T], Awaitable[R]]) -> Callable[[T], Awaitable[R]]:
+    """The same call, whose unexpected failures are the reward model's."""
+
+    async def guarded(item: T) -> R:
         try:
-            return await label_share(self._engine, prefix, self._labels.right, self._labels.wrong, on_tokens)
+            return await call(item)
         except (APIError, PRMError):
             raise
         except Exception as error:
-            raise PRMError(f"the engine gave no score: {error}") from error
+            raise PRMError(f"the engine of the reward model failed: {error}") from error
+
+    return guarded
