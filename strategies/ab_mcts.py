@@ -31,7 +31,7 @@ REVISE = (
 DOUBT = " This is the step that it doubts most:\n\n{step}"
 
 
-@strategy("ab_mcts", paper="2503.04412", needs_prm=True)
+@strategy("ab_mcts", paper="2503.04412", needs_prm=True, whole=True)
 async def ab_mcts(
     task: Task,
     engine: Engine,

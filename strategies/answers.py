@@ -23,9 +23,10 @@ from strategies.normal_forms import (
     symbolic_values,
     to_latex,
 )
+from strategies.thinking import split
 from strategies.voting import Outcome, vote
 
-__all__ = ["Outcome", "canonical", "equivalent", "extract", "vote"]
+__all__ = ["Exact", "Outcome", "canonical", "equivalent", "extract", "vote"]
 
 _BRACES = re.compile(r"(\\{1,3}(?:boxed|fbox)\s*+\{)|\\.|[{}]", re.DOTALL)
 _OPEN_BOX = re.compile(r"\\(?:boxed|fbox)(?:\s*+\{(?!\s*+\})|\s++(?!\{)|(?=\d))([^\n$]++)")
@@ -54,13 +55,19 @@ _TOLERANCE = Fraction(1, 1_000_000)
 """Relative error up to which a rounded decimal is taken for the number, as math-verify does."""
 
 
+class Exact(str):
+    """An answer in a form of its own, as JSON is: the same as another only if it is letter by letter."""
+
+    __slots__ = ()
+
+
 def extract(text: str, *, truncated: bool = False) -> str | None:
     r"""The answer that a solution gives: its last \boxed{}, else what its last marker names, else its last number.
 
-    Markers are `#### …`, `<answer>`, `Answer:` and `answer is …`. Text up to `</think>` does not count. In a
-    truncated text only a complete box, or a marker whose sentence is complete, is an answer.
+    Markers are `#### …`, `<answer>`, `Answer:` and `answer is …`. A thought does not count, nor does anything else up
+    to `</think>`. In a truncated text only a complete box, or a marker whose sentence is complete, is an answer.
     """
-    text = text.rpartition("</think>")[2]
+    text = split(text).answer.rpartition("</think>")[2]
     if box := _boxed(text):
         return _tidy(box)
     if truncated:
@@ -139,7 +146,8 @@ async def canonical(answers: Sequence[str], within_s: float | None = None) -> li
         RuntimeError: the process that reads expressions does not start.
     """
     within_s = VOTE_S if within_s is None else min(within_s, VOTE_S)
-    return await _keys([parse(answer) for answer in answers], within_s)
+    known = iter(await _keys([parse(answer) for answer in answers if not isinstance(answer, Exact)], within_s))
+    return [answer if isinstance(answer, Exact) else next(known) for answer in answers]
 
 
 async def equivalent(gold: str, answer: str) -> bool:

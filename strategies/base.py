@@ -68,6 +68,9 @@ class Sampling:
     """Report the logprobs of exactly these tokens as `top`, in place of the likeliest ones."""
     structured: Mapping[str, Any] | None = None
     """OpenAI's `response_format`, for engines that can constrain decoding."""
+    calling: Mapping[str, Any] | None = None
+    """OpenAI's `tools`, `tool_choice` and `parallel_tool_calls`, for engines whose upstream parses calls itself. The
+    others know the tools from the prompt's template, and a call that must be made from `structured`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,16 @@ class TokenLogprob:
     logprob: float
     token_id: int | None = None
     top: tuple["TokenLogprob", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a sample says in the form that its request fixes: a JSON value, or calls of tools."""
+
+    answer: str | None
+    """Equal texts are equal answers; None where the sample is not in that form, and has no vote."""
+    fault: str | None = None
+    """Without an answer: why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +115,8 @@ class Chunk:
     """With finish_reason `stop`: which stop string."""
     error: Exception | None = None
     """With finish_reason `error`: what failed."""
+    reading: Reading | None = None
+    """On a sample's last chunk, where the request fixes the answer's form."""
 
 
 @runtime_checkable
@@ -174,6 +189,16 @@ class Sample:
     def finished(self) -> bool:
         """Whether the model ended it, by itself or at a stop string."""
         return self.finish_reason in ("eos", "stop")
+
+    @property
+    def reading(self) -> Reading | None:
+        """None where the request leaves the answer's form open, and while it is still growing."""
+        return self.chunks[-1].reading if self.chunks else None
+
+    @property
+    def malformed(self) -> bool:
+        """Whether it is not in the form that the request fixes."""
+        return self.reading is not None and self.reading.answer is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ HowToAggregate = Annotated[
 ]
 
 
-@strategy("best_of_n", paper="2110.14168, 2305.20050", scored=True)
+@strategy("best_of_n", paper="2110.14168, 2305.20050", scored=True, formed=True)
 async def best_of_n(
     task: Task,
     engine: Engine,

@@ -29,7 +29,7 @@ INSTRUCTION = (
 )
 
 
-@strategy("chain_of_action_thought", paper="2502.02508")
+@strategy("chain_of_action_thought", paper="2502.02508", whole=True)
 async def chain_of_action_thought(
     task: Task,
     engine: Engine,

@@ -28,7 +28,7 @@ AGGREGATE = (
 )
 
 
-@strategy("mixture_of_agents", paper="2406.04692")
+@strategy("mixture_of_agents", paper="2406.04692", whole=True)
 async def mixture_of_agents(
     task: Task,
     engine: Engine,

@@ -5,7 +5,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from prm import Aggregation, ProcessRewardModel, aggregate, split_steps
-from strategies.answers import canonical, extract, vote
+from strategies.answers import Exact, canonical, extract, vote
 from strategies.base import Candidate, Chunk, Engine, Final, Progress, Refused, Sample, Sampling, Selector, Task
 from strategies.budget import BudgetSpent
 
@@ -61,8 +61,10 @@ def succeeded(sample: Sample) -> bool:
 
 
 def told(chunk: Chunk, sample: Sample) -> str:
-    answer = extract(sample.text, truncated=not sample.finished)
+    answer = answer_of(sample)
     said = f"answers {answer}" if answer is not None else "gives no answer"
+    if sample.reading and sample.reading.fault:
+        said += f": {sample.reading.fault}"
     return f"sample {chunk.index + 1} ({chunk.finish_reason}, {sample.completion_tokens} tokens) {said}"
 
 
@@ -74,7 +76,16 @@ def candidates_of(samples: Sequence[Sample]) -> list[Candidate]:
     """Each sample with its answer; an empty unfinished one where the budget left none."""
     if not samples:
         return [Candidate(Sample([Chunk(0, finish_reason="budget")]))]
-    return [Candidate(s, extract(s.text, truncated=not s.finished) if succeeded(s) else None) for s in samples]
+    return [Candidate(s, answer_of(s)) for s in samples]
+
+
+def answer_of(sample: Sample) -> str | None:
+    """What the sample says in the form that the request fixes, else the answer that its text gives."""
+    if not succeeded(sample):
+        return None
+    if reading := sample.reading:
+        return None if reading.answer is None else Exact(reading.answer)
+    return extract(sample.text, truncated=not sample.finished)
 
 
 async def scored(

@@ -18,7 +18,7 @@ from strategies.revisions import Accept, Revisions
 from strategies.sampling import draw, refuse_choices
 
 
-@strategy("self_refine", paper="2303.17651, 2408.03314", scored=True)
+@strategy("self_refine", paper="2303.17651, 2408.03314", scored=True, whole=True)
 async def self_refine(
     task: Task,
     engine: Engine,

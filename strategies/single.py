@@ -11,7 +11,7 @@ from strategies.prompts import Examples, SystemPrompt, prompted
 from strategies.sampling import candidates_of, fail_growing, raise_if_all_failed, succeeded
 
 
-@strategy("single", paper="2201.11903, 2205.11916")
+@strategy("single", paper="2201.11903, 2205.11916", formed=True)
 async def single(
     task: Task,
     engine: Engine,

@@ -30,7 +30,7 @@ _VERDICT = re.compile(r"most consistent response(?: is|:)?[\s:*_#(\"'“]*Respon
 _MENTION = re.compile(r"\bResponse[\s:*_#(]*(\d{1,6})", re.IGNORECASE)
 
 
-@strategy("universal_self_consistency", paper="2311.17311")
+@strategy("universal_self_consistency", paper="2311.17311", whole=True)
 async def universal_self_consistency(
     task: Task,
     engine: Engine,

@@ -35,7 +35,8 @@ def vote(candidates: Sequence[Candidate], keys: Sequence[str | None], selector: 
     """Ranks candidates: `majority` (2203.11171) by count, `weighted` (2206.02336) by sum of scores, `best` by score.
 
     `keys` are the canonical answers, None for a candidate without one. Ties go to the first seen. Failed candidates
-    stand last. Those without an answer have no vote, and a chance with `best` only if they are finished. A missing or
+    stand last, behind those that are not in the form that was asked for. Those without an answer have no vote, and a
+    chance with `best` only if they are finished and in that form. A missing or
     negative score weighs 0. Without any score the majority decides; without any answer the score, then who finished
     first, then who got furthest.
 
@@ -51,13 +52,14 @@ def vote(candidates: Sequence[Candidate], keys: Sequence[str | None], selector: 
         selector = "best"
     elif all(candidates[i].score is None for i in sound):
         selector = "majority"
-    voters = {i for i in sound if keys[i] is not None or (selector == "best" and candidates[i].sample.finished)}
+    chance = {i for i in sound if candidates[i].sample.finished and not candidates[i].sample.malformed}
+    voters = {i for i in sound if keys[i] is not None or (selector == "best" and i in chance)}
     weights = tuple(_weight(candidates[i], selector) if i in voters else 0.0 for i in everyone)
 
     clusters = _clusters(candidates, keys, sorted(voters), weights, selector)
     distinct = [cluster.members[0] for cluster in clusters]
     equal = [i for cluster in clusters for i in cluster.members[1:]]
-    rest = sorted(set(sound) - voters, key=lambda i: (not candidates[i].sample.finished, _demerit(candidates[i]), i))
+    rest = sorted(set(sound) - voters, key=lambda i: (i not in chance, _demerit(candidates[i]), i))
     votes = tuple(Vote(c.answer, len(c.members), c.weight) for c in clusters if c.answer is not None)
     return Outcome(
         (*distinct, *equal, *rest, *sorted(failed)), weights, votes, _confidence(candidates, clusters, selector)

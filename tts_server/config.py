@@ -97,6 +97,8 @@ class Settings(BaseSettings):
     """Base URL of the OpenAI-compatible upstream of the engine `openai`."""
     upstream_api_key: SecretStr | None = None
     """The key that goes to the upstream, and nowhere else."""
+    tool_parser: Literal["auto", "hermes", "llama3_json"] = "auto"
+    """How the model writes calls of tools; `auto` looks at its chat template."""
     prm: str = "judge"
     """The reward model: `judge` (the policy itself), `fake` or `none`."""
     api_key_file: Path | None = None

@@ -23,7 +23,7 @@ from tts_server.errors import (
 )
 from tts_server.protocol import UNSUPPORTED
 
-_BRANCH = re.compile(r"str|list\[.*\]")
+_BRANCH = re.compile(r"str|NamedTool|(?:list|literal)\[.*\]")
 """How pydantic calls a branch of a union in a place; no field of ours has such a name."""
 
 

@@ -9,12 +9,16 @@ from pydantic import BaseModel, ValidationError
 
 import strategies
 from prm import ProcessRewardModel
-from strategies.base import Event, Prompt, Sampling, Task
+from strategies.base import Engine, Event
 from strategies.budget import Account, Budget
 from tts_server.config import BudgetConfig, Preset
+from tts_server.engines.base import ServedEngine
 from tts_server.errors import EngineUnavailable, InvalidRequest, ModelNotFound, UnsupportedParameter, shown
+from tts_server.forms import Form, FormedEngine
 from tts_server.protocol import TTS, ChatRequest
 from tts_server.service import Service
+from tts_server.task import form_of, refuse_unfit, task_of
+from tts_server.thinking import OpenedEngine
 
 Number = TypeVar("Number", int, float)
 
@@ -27,6 +31,8 @@ class Plan:
 
     strategy: str
     choices: int
+    form: Form | None
+    """Of the answer, where the request fixes it."""
     account: Account
     run: Callable[[], AsyncGenerator[Event, None]]
 
@@ -52,16 +58,24 @@ def plan(request: ChatRequest, service: Service) -> Plan:
     limit = service.settings.max_request
     options = check_options(entry, preset.options, limit.max_samples)
     prm = reward_model(preset.prm, entry, service)
-    task = task_of(request)
+    refuse_unfit(entry, request)
+    form = form_of(request, service)
+    task = task_of(request, form, service.engine)
     if limit.max_samples is not None and task.choices > limit.max_samples:
         raise InvalidRequest(f"n is at most {limit.max_samples} on this server, got {task.choices}", param="n")
     account = Account(budget_of(preset.budget, limit))
 
     def run() -> AsyncGenerator[Event, None]:
         metered = account.meter_prm(prm) if prm else None
-        return entry.run(task, account.meter(service.engine), metered, account, **options)
+        return entry.run(task, engine_for(service.engine, account, form), metered, account, **options)
 
-    return Plan(entry.name, task.choices, account, run)
+    return Plan(entry.name, task.choices, form, account, run)
+
+
+def engine_for(engine: ServedEngine, account: Account, form: Form | None) -> Engine:
+    """The engine as a request's strategy sees it: metered, with its thoughts marked and its samples read in a form."""
+    metered = account.meter(OpenedEngine(engine) if engine.thinks else engine)
+    return FormedEngine(metered, form) if form else metered
 
 
 def choose(request: ChatRequest, service: Service) -> Preset:
@@ -156,37 +170,4 @@ def budget_of(asked: BudgetConfig, limit: BudgetConfig) -> Budget:
         max_tokens=least(asked.max_tokens, limit.max_tokens),
         max_prm_tokens=least(asked.max_prm_tokens, limit.max_prm_tokens),
         deadline_s=least(asked.deadline_s, limit.deadline_s),
-    )
-
-
-def task_of(request: ChatRequest) -> Task:
-    """The chat and how to sample it."""
-    stop = request.stop or ()
-    template = dict(request.chat_template_kwargs or {})
-    template["continue_final_message"] = request.continue_final_message
-    template["add_generation_prompt"] = request.add_generation_prompt and not request.continue_final_message
-    constrained = request.response_format and request.response_format.type != "text"
-    return Task(
-        Prompt(tuple(m.model_dump(exclude_none=True) for m in request.messages), template=template),
-        Sampling(
-            max_tokens=request.max_completion_tokens or request.max_tokens,
-            temperature=request.temperature,
-            top_p=request.top_p,
-            top_k=request.top_k,
-            min_p=request.min_p,
-            presence_penalty=request.presence_penalty,
-            frequency_penalty=request.frequency_penalty,
-            repetition_penalty=request.repetition_penalty,
-            logit_bias={int(k): v for k, v in request.logit_bias.items()} if request.logit_bias else None,
-            seed=request.seed,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
-            stop_token_ids=tuple(request.stop_token_ids or ()),
-            min_tokens=request.min_tokens,
-            ignore_eos=request.ignore_eos,
-            logprobs=(request.top_logprobs or 0) if request.logprobs else None,
-            structured=request.response_format.model_dump(by_alias=True, exclude_none=True)
-            if request.response_format and constrained
-            else None,
-        ),
-        choices=request.n or 1,
     )

@@ -1,101 +1,36 @@
 """OpenAI's chat request with our `tts` object: the only place where a request's shape is checked.
 
-Ranges are those of OpenAI's published specification; fields that vLLM adds keep vLLM's meaning.
+Ranges are those of OpenAI's published specification; fields that vLLM adds keep vLLM's meaning. Fields that are not
+named here (`user`, `metadata`, `store`, `service_tier`, `safety_identifier`, `prompt_cache_key`, `verbosity` and what
+clients add) are accepted and have no effect.
 """
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from tts_server.config import BudgetConfig, Effort
-from tts_server.errors import shown
+from tts_server.protocol_parts import (
+    MAX_TOOLS,
+    UNSUPPORTED,
+    ChatMessage,
+    NamedTool,
+    ResponseFormat,
+    StreamOptions,
+    Tool,
+    Wire,
+    bad,
+)
+
+__all__ = ["TTS", "UNSUPPORTED", "ChatMessage", "ChatRequest", "bad"]
 
 INT64 = 2**63
 _TOKEN_ID = re.compile("[0-9]{1,9}")
-UNSUPPORTED = "unsupported_parameter"
-"""The error type of fields that are understood and refused."""
 
 
-def bad(message: str, field: str, kind: str = "value") -> PydanticCustomError:
-    """An error of `field` found while looking at the whole request."""
-    # Braces would be read as a template by pydantic-core.
-    return PydanticCustomError(kind, "{message}", {"message": message, "field": field})
-
-
-class _Wire(BaseModel):
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-
-class TextPart(_Wire):
-    """A part of a message's content."""
-
-    type: Literal["text"]
-    text: str
-
-
-def _parts(content: Any) -> Any:
-    if isinstance(content, list):
-        for part in content:
-            kind = part.get("type") if isinstance(part, dict) else None
-            if kind not in (None, "text"):
-                raise PydanticCustomError(
-                    UNSUPPORTED, "content parts of type {kind} are not supported, only text", {"kind": shown(kind)}
-                )
-    elif content is not None and not isinstance(content, str):
-        raise PydanticCustomError("value", "content is a string, a list of text parts, or null")
-    return content
-
-
-class ChatMessage(_Wire):
-    """One turn."""
-
-    model_config = ConfigDict(extra="allow")
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[str | list[TextPart] | None, BeforeValidator(_parts)] = None
-
-    @model_validator(mode="after")
-    def _has_content(self) -> "ChatMessage":
-        if self.content is None and self.role != "assistant":
-            raise bad(f"content is required in a message of role {self.role!r}", "content")
-        if (self.model_extra or {}).get("tool_calls"):
-            raise bad("tool calls are not supported", "tool_calls", UNSUPPORTED)
-        return self
-
-
-class StreamOptions(_Wire):
-    """What a stream carries beside the text."""
-
-    include_usage: bool = False
-    continuous_usage_stats: bool = False
-    """Accepted and without effect: usage is sent once, in the last chunk."""
-
-
-class JsonSchema(_Wire):
-    """A schema that the answer follows."""
-
-    name: str = Field(max_length=64)
-    schema_: dict[str, JsonValue] | None = Field(None, alias="schema")
-    strict: bool | None = None
-    description: str | None = None
-
-
-class ResponseFormat(_Wire):
-    """What the answer looks like."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
-
-    @model_validator(mode="after")
-    def _has_schema(self) -> "ResponseFormat":
-        if self.type == "json_schema" and self.json_schema is None:
-            raise bad("json_schema is required with type 'json_schema'", "json_schema")
-        return self
-
-
-class TTS(_Wire):
+class TTS(Wire):
     """How to spend compute on this request. The strategy's own options stand beside these fields."""
 
     model_config = ConfigDict(extra="allow")
@@ -111,7 +46,7 @@ class TTS(_Wire):
         return dict(self.model_extra or {})
 
 
-class ChatRequest(_Wire):
+class ChatRequest(Wire):
     """`POST /v1/chat/completions`."""
 
     model_config = ConfigDict(extra="allow")
@@ -126,7 +61,7 @@ class ChatRequest(_Wire):
     max_completion_tokens: int | None = Field(None, ge=1)
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
+    top_p: float | None = Field(None, ge=0, le=1)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     seed: int | None = Field(None, ge=-INT64, lt=INT64)
@@ -135,20 +70,22 @@ class ChatRequest(_Wire):
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: ResponseFormat | None = None
     logit_bias: dict[str, float] | None = None
+    tools: list[Tool] | None = Field(None, min_length=1, max_length=MAX_TOOLS)
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
     # vLLM's own
     top_k: int | None = Field(None, ge=-1)
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0)
     min_tokens: int | None = Field(None, ge=0)
-    ignore_eos: bool = False
+    ignore_eos: bool | None = None
     stop_token_ids: list[int] | None = None
     chat_template_kwargs: dict[str, JsonValue] | None = None
-    add_generation_prompt: bool = True
-    continue_final_message: bool = False
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
     # Refused: to ignore them silently is what a client cannot detect.
-    tools: JsonValue = None
     functions: JsonValue = None
-    tool_choice: JsonValue = None
+    function_call: JsonValue = None
     audio: JsonValue = None
     modalities: list[str] | None = None
     prediction: JsonValue = None
@@ -171,7 +108,7 @@ class ChatRequest(_Wire):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> "ChatRequest":
-        for field in ("tools", "functions", "tool_choice", "audio", "prediction", "web_search_options"):
+        for field in ("functions", "function_call", "audio", "prediction", "web_search_options"):
             if getattr(self, field) is not None:
                 raise bad(f"{field} is not supported", field, UNSUPPORTED)
         if self.modalities and self.modalities != ["text"]:
@@ -180,11 +117,23 @@ class ChatRequest(_Wire):
             raise bad("stream_options is only allowed with stream: true", "stream_options")
         if self.top_logprobs is not None and not self.logprobs:
             raise bad("top_logprobs is only allowed with logprobs: true", "top_logprobs")
-        if self.add_generation_prompt and self.continue_final_message and "add_generation_prompt" in self.given:
+        if self.add_generation_prompt and self.continue_final_message:
             raise bad("add_generation_prompt and continue_final_message exclude each other", "continue_final_message")
+        if self.min_tokens and self.limit is not None and self.min_tokens > self.limit:
+            raise bad(f"min_tokens is at most the limit of {self.limit} tokens, got {self.min_tokens}", "min_tokens")
+        self._check_tools()
         return self
 
+    def _check_tools(self) -> None:
+        names = [tool.function.name for tool in self.tools or ()]
+        if self.tool_choice is not None and not names:
+            raise bad("tool_choice is only allowed with tools", "tool_choice")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise bad(f"tools holds {twice[0]!r} more than once", "tools")
+        if isinstance(self.tool_choice, NamedTool) and self.tool_choice.function.name not in names:
+            raise bad(f"tool_choice names no tool of tools: {', '.join(names)}"[:200], "tool_choice")
+
     @property
-    def given(self) -> set[str]:
-        """The fields that the client sent."""
-        return self.model_fields_set
+    def limit(self) -> int | None:
+        """Tokens of the answer, at most."""
+        return self.max_completion_tokens or self.max_tokens

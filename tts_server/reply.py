@@ -6,9 +6,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from strategies.base import Candidate, Chunk, Delta, Event, Final, FinishReason, Progress, Sample, TokenLogprob
+from strategies.base import Candidate, Delta, Event, Final, FinishReason, Progress, Sample, TokenLogprob
 from strategies.budget import Account
+from strategies.thinking import answer_tokens
 from tts_server.errors import translate
+from tts_server.forms import Form
+from tts_server.voice import Said, Voice, message, reasoning
 
 Json = dict[str, Any]
 
@@ -26,6 +29,7 @@ class Envelope:
     strategy: str
     account: Account
     choices: int = 1
+    form: Form | None = None
     logprobs: bool = False
     return_candidates: bool = False
     include_usage: bool = False
@@ -39,15 +43,20 @@ class Envelope:
 
 async def completion(events: AsyncIterator[Event], envelope: Envelope) -> Json:
     """The whole answer as one `chat.completion`."""
-    final = await _last(events)
-    choices = [_choice(i, c, envelope) for i, c in enumerate(_chosen(final, envelope))]
+    final = None
+    async for event in events:
+        if isinstance(event, Final):
+            final = event
+    if final is None:
+        raise RuntimeError(NO_END)
+    choices = [_choice(i, candidate.sample, envelope) for i, candidate in enumerate(_chosen(final, envelope))]
     return envelope.body("chat.completion", choices) | {"usage": usage(final, envelope), "tts": tts(final, envelope)}
 
 
 async def chunks(events: AsyncIterator[Event], envelope: Envelope) -> AsyncGenerator[Json, None]:
     """The answer as `chat.completion.chunk`s: progress as reasoning, then content, the ends and the usage."""
     begun = ended = False
-    streamed: set[int] = set()
+    voices: dict[int, Voice] = {}
     async for event in events:
         if not begun:
             # The first event has come: from here on an error can only be a frame.
@@ -56,15 +65,15 @@ async def chunks(events: AsyncIterator[Event], envelope: Envelope) -> AsyncGener
                 yield _delta(envelope, i, {"role": "assistant", "content": ""})
         match event:
             case Progress(text):
-                line = text + "\n"
-                yield _delta(envelope, 0, {"reasoning": line, "reasoning_content": line})
+                yield _said(envelope, 0, reasoning(text + "\n"))
             case Delta(chunk):
-                streamed.add(chunk.index)
-                if _says(chunk, envelope):
-                    yield _content(envelope, chunk.index, chunk)
+                if chunk.index not in voices:
+                    voices[chunk.index] = _voice(envelope)
+                for said in voices[chunk.index].hear(chunk):
+                    yield _said(envelope, chunk.index, said)
             case Final():
                 ended = True
-                for rendered in _ending(event, envelope, streamed):
+                for rendered in _ending(event, envelope, voices):
                     yield rendered
             case _:
                 pass
@@ -72,60 +81,54 @@ async def chunks(events: AsyncIterator[Event], envelope: Envelope) -> AsyncGener
         raise RuntimeError(NO_END)
 
 
-def _ending(final: Final, envelope: Envelope, streamed: Set[int]) -> Iterator[Json]:
-    ends = _places(final, envelope, streamed)
-    for i in range(envelope.choices):
-        sample = ends[i].sample if i in ends else Sample()
-        if i not in streamed:
-            for chunk in sample.chunks:
-                if _says(chunk, envelope):
-                    yield _content(envelope, i, chunk)
-        end = _delta(envelope, i, {}, finish_reason(sample.finish_reason))
+def _ending(final: Final, envelope: Envelope, voices: dict[int, Voice]) -> Iterator[Json]:
+    for i, sample in enumerate(_places(final, envelope, voices.keys())):
+        heard = voices.get(i)
+        voice = heard or _voice(envelope)
+        for said in voice.end() if heard else voice.all(sample):
+            yield _said(envelope, i, said)
+        end = _delta(envelope, i, {}, finish_reason(sample.finish_reason, calls=voice.calls))
         yield end | {"tts": tts(final, envelope)} if i == envelope.choices - 1 else end
     if envelope.include_usage:
         yield envelope.body("chat.completion.chunk", []) | {"usage": usage(final, envelope)}
-
-
-async def _last(events: AsyncIterator[Event]) -> Final:
-    final = None
-    async for event in events:
-        if isinstance(event, Final):
-            final = event
-    if final is None:
-        raise RuntimeError(NO_END)
-    return final
 
 
 def _chosen(final: Final, envelope: Envelope) -> list[Candidate]:
     return [final.candidates[i] for i in final.ranking[: envelope.choices]]
 
 
-def _places(final: Final, envelope: Envelope, streamed: Set[int]) -> dict[int, Candidate]:
-    """The returned candidates by choice; of several that were streamed, each stays where its text went."""
-    chosen = _chosen(final, envelope)
+def _places(final: Final, envelope: Envelope, streamed: Set[int]) -> list[Sample]:
+    """The sample of each choice, an empty one where the search has none left.
+
+    Of several that were streamed, each stays where its text went.
+    """
+    chosen = [candidate.sample for candidate in _chosen(final, envelope)]
+    places = dict(enumerate(chosen))
     if streamed and envelope.choices > 1:
-        return {candidate.sample.chunks[0].index: candidate for candidate in chosen}
-    return dict(enumerate(chosen))
+        places = {sample.chunks[0].index: sample for sample in chosen}
+    return [places.get(i) or Sample() for i in range(envelope.choices)]
 
 
-def _says(chunk: Chunk, envelope: Envelope) -> bool:
-    """Whether the client gets anything of a chunk; a token can be without text, being part of a character."""
-    return bool(chunk.text or (envelope.logprobs and chunk.logprobs))
+def _voice(envelope: Envelope) -> Voice:
+    return Voice(envelope.form, logprobs=envelope.logprobs)
 
 
-def _choice(index: int, candidate: Candidate, envelope: Envelope) -> Json:
-    logprobs = [_logprob(p) for p in candidate.sample.logprobs]
+def _choice(index: int, sample: Sample, envelope: Envelope) -> Json:
+    voice = _voice(envelope)
+    said = list(voice.all(sample))
+    logprobs = [_logprob(logprob) for part in said for logprob in part.logprobs or ()]
     return {
         "index": index,
-        "message": {"role": "assistant", "content": candidate.text, "refusal": None},
+        "message": message(said),
         "logprobs": {"content": logprobs, "refusal": None} if envelope.logprobs else None,
-        "finish_reason": finish_reason(candidate.sample.finish_reason),
+        "finish_reason": finish_reason(sample.finish_reason, calls=voice.calls),
     }
 
 
-def _content(envelope: Envelope, index: int, chunk: Chunk) -> Json:
-    logprobs = {"content": [_logprob(p) for p in chunk.logprobs], "refusal": None} if envelope.logprobs else None
-    return _delta(envelope, index, {"content": chunk.text}, logprobs=logprobs)
+def _said(envelope: Envelope, index: int, said: Said) -> Json:
+    told = envelope.logprobs and said.logprobs is not None
+    logprobs = {"content": [_logprob(p) for p in said.logprobs or ()], "refusal": None} if told else None
+    return _delta(envelope, index, said.delta, logprobs=logprobs)
 
 
 def _delta(
@@ -140,15 +143,17 @@ def heartbeat(envelope: Envelope) -> Json:
     return _delta(envelope, 0, {})
 
 
-def finish_reason(reason: FinishReason | None) -> Literal["stop", "length"]:
+def finish_reason(reason: FinishReason | None, *, calls: bool = False) -> Literal["stop", "length", "tool_calls"]:
     """OpenAI's word: `length` only where the text was cut."""
-    return "stop" if reason in ("eos", "stop") else "length"
+    if reason not in ("eos", "stop"):
+        return "length"
+    return "tool_calls" if calls else "stop"
 
 
 def usage(final: Final, envelope: Envelope) -> Json:
-    """OpenAI's usage: the client's prompt once, every generated token."""
+    """OpenAI's usage: the client's prompt once, every generated token; reasoning is what was not returned as answer."""
     used = envelope.account.usage
-    returned = sum(c.sample.completion_tokens for c in _chosen(final, envelope))
+    returned = sum(answer_tokens(c.sample.chunks) for c in _chosen(final, envelope))
     return {
         "prompt_tokens": used.prompt_tokens,
         "completion_tokens": used.completion_tokens,

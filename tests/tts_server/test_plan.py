@@ -25,6 +25,8 @@ Check = Callable[[Prompt, Sampling, int], object]
 
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
 
+TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object", "properties": {}}}}
+
 REACH: dict[str, tuple[Any, Check]] = {
     "messages": ([{"role": "user", "content": "one"}], lambda p, s, n: "one" in p.messages[-1]["content"]),
     "n": (2, lambda p, s, n: n >= 2),
@@ -48,12 +50,22 @@ REACH: dict[str, tuple[Any, Check]] = {
     "ignore_eos": (True, lambda p, s, n: s.ignore_eos),
     "stop_token_ids": ([3, 4], lambda p, s, n: s.stop_token_ids == (3, 4)),
     "chat_template_kwargs": ({"enable_thinking": False}, lambda p, s, n: p.template["enable_thinking"] is False),
+    "tools": ([TOOL], lambda p, s, n: p.template["tools"] == [TOOL]),
+    "tool_choice": ("required", lambda p, s, n: "find" in str(s.structured)),
+    "parallel_tool_calls": (False, lambda p, s, n: s.structured["json_schema"]["schema"]["maxItems"] == 1),
     "add_generation_prompt": (False, lambda p, s, n: p.template["add_generation_prompt"] is False),
     "continue_final_message": (True, lambda p, s, n: p.template["continue_final_message"] is True),
 }
-NEEDS = {"top_logprobs": {"logprobs": True}}
+NEEDS: dict[str, dict[str, Any]] = {
+    "top_logprobs": {"logprobs": True},
+    "tool_choice": {"tools": [TOOL]},
+    "parallel_tool_calls": {"tools": [TOOL], "tool_choice": "required"},
+}
+TOOLS = {"tools", "tool_choice", "parallel_tool_calls"}
 NOT_THE_ENGINE_S = {"model", "tts", "reasoning_effort", "stream", "stream_options"}
-REFUSED = {"tools", "functions", "tool_choice", "audio", "modalities", "prediction", "web_search_options"}
+REFUSED = {"functions", "function_call", "audio", "modalities", "prediction", "web_search_options"}
+
+CALLED = {"name": "find", "arguments": "{}"}
 
 
 class Recording(FakeEngine):
@@ -91,7 +103,8 @@ def test_what_a_client_sent_reaches_the_engine_or_is_refused(strategy: str) -> N
                 response = await ask(client, **{field: value}, **NEEDS.get(field, {}), tts={"strategy": strategy})
                 if response.status_code == 400:
                     error = response.json()["error"]
-                    assert (error["param"], error["code"]) == (field, "unsupported_parameter")
+                    named = "tools" if field in TOOLS else field
+                    assert (error["param"], error["code"]) == (named, "unsupported_parameter")
                     assert not engine.calls
                 else:
                     assert response.status_code == 200, (field, response.text)
@@ -105,7 +118,9 @@ def test_sampling_strategies_refuse_nothing(strategy: str) -> None:
     async def main() -> None:
         engine = Recording()
         async with serving(engine, [FakePRM()]) as client:
-            everything: dict[str, Any] = {field: value for field, (value, _) in REACH.items()} | {"temperature": 0}
+            # A JSON answer and one that may be a call exclude each other.
+            sent = {field: value for field, (value, _) in REACH.items() if field not in TOOLS}
+            everything: dict[str, Any] = sent | {"temperature": 0}
             response = await ask(client, **everything, tts={"strategy": strategy})
             assert response.status_code == 200, response.text
             (call,) = engine.calls
@@ -123,10 +138,13 @@ def test_roles_and_their_extras_reach_the_template_as_they_were_sent() -> None:
             {"role": "system", "content": "Be brief."},
             {"role": "user", "content": [{"type": "text", "text": "User: a"}], "name": "ann"},
             {"role": "assistant", "content": "b", "reasoning_content": "why"},
+            {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": CALLED}]},
             {"role": "tool", "content": "c", "tool_call_id": "1"},
         ]
         async with serving(engine) as client:
             assert (await ask(client, messages=messages)).status_code == 200
+        # Templates look for a thought under either name.
+        messages[2] |= {"reasoning": "why"}
         assert list(engine.calls[0][0].messages) == messages
 
     asyncio.run(main())

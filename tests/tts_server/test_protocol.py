@@ -19,6 +19,23 @@ def user(content: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": content}]
 
 
+def tool(name: str, parameters: Any = None) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+def schema(schema: Any) -> dict[str, Any]:
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
+
+
+SCHEMA = "response_format.json_schema.schema"
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+ANSWERED = {"role": "tool", "content": "4", "tool_call_id": "1"}
+UNFIT: dict[str, dict[str, Any]] = {
+    "tools": {"tools": [tool("f")]},
+    "response_format": {"response_format": {"type": "json_object"}},
+    "presence_penalty": {"presence_penalty": 0.5},
+    "frequency_penalty": {"frequency_penalty": 0.5},
+}
 REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
     ({"tts": {"strategy": "best"}}, BAD, "tts.strategy", "unknown strategy 'best'; known: "),
     (
@@ -76,14 +93,61 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
     ),
     (
         {"messages": [*user("x"), {"role": "assistant", "tool_calls": [{"id": "1"}]}]},
-        NOT,
-        "messages[1].tool_calls",
-        "tool calls are not supported",
+        BAD,
+        "messages[1].tool_calls[0].function",
+        "messages[1].tool_calls[0].function: Field required",
     ),
-    ({"tools": []}, NOT, "tools", "tools is not supported"),
-    ({"tools": [{"type": "function"}]}, NOT, "tools", "tools is not supported"),
+    (
+        {"messages": [{"role": "user", "content": "x", "tool_calls": [CALL]}]},
+        BAD,
+        "messages[0].tool_calls",
+        "tool_calls is only allowed in a message of role 'assistant'",
+    ),
+    (
+        {"messages": [{"role": "user", "content": "x", "reasoning": "y"}]},
+        BAD,
+        "messages[0].reasoning",
+        "reasoning is only allowed in a message of role 'assistant'",
+    ),
+    (
+        {"messages": [*user("x"), {"role": "tool", "content": "4"}]},
+        BAD,
+        "messages[1].tool_call_id",
+        "tool_call_id is required in a message of role 'tool'",
+    ),
+    ({"tools": []}, BAD, "tools", "tools: List should have at least 1 item"),
+    ({"tools": [{"type": "function"}]}, BAD, "tools[0].function", "tools[0].function: Field required"),
+    ({"tools": [{"type": "custom", "custom": {}}]}, NOT, "tools[0].type", "tools of type 'custom' are not supported"),
+    ({"tools": [tool("a b")]}, BAD, "tools[0].function.name", "a tool's name is 1 to 64 of a-z, A-Z, 0-9"),
+    ({"tools": [tool("f"), tool("f")]}, BAD, "tools", "tools holds 'f' more than once"),
+    (
+        {"tools": [tool("f", {"type": "thing"})]},
+        BAD,
+        "tools[0].function.parameters",
+        "tools[0].function.parameters is no JSON schema: 'thing' is not valid",
+    ),
+    (
+        {"tools": [tool("f")], "response_format": {"type": "json_object"}},
+        NOT,
+        "response_format",
+        "response_format goes with tools only where tool_choice is 'none'",
+    ),
+    ({"tool_choice": "auto"}, BAD, "tool_choice", "tool_choice is only allowed with tools"),
+    (
+        {"tool_choice": "any", "tools": [tool("f")]},
+        BAD,
+        "tool_choice",
+        "tool_choice: Input should be 'none', 'auto' or",
+    ),
+    (
+        {"tool_choice": {"type": "function", "function": {"name": "g"}}, "tools": [tool("f")]},
+        BAD,
+        "tool_choice",
+        "tool_choice names no tool of tools: f",
+    ),
+    ({"parallel_tool_calls": "no"}, BAD, "parallel_tool_calls", "parallel_tool_calls: Input should be a valid boolean"),
     ({"functions": []}, NOT, "functions", "functions is not supported"),
-    ({"tool_choice": "auto"}, NOT, "tool_choice", "tool_choice is not supported"),
+    ({"function_call": "auto"}, NOT, "function_call", "function_call is not supported"),
     ({"audio": {"voice": "x"}}, NOT, "audio", "audio is not supported"),
     ({"modalities": ["text", "audio"]}, NOT, "modalities", "modalities other than text are not supported"),
     ({"prediction": {"type": "content"}}, NOT, "prediction", "prediction is not supported"),
@@ -97,7 +161,7 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
     ({"stop": ["a", 5]}, BAD, "stop[1]", "stop[1]: Input should be a valid string, got '5'"),
     ({"temperature": 2.1}, BAD, "temperature", "temperature: Input should be less than or equal to 2, got '2.1'"),
     ({"temperature": "hot"}, BAD, "temperature", "temperature: Input should be a valid number, got 'hot'"),
-    ({"top_p": -0.1}, BAD, "top_p", "top_p: Input should be greater than 0"),
+    ({"top_p": -0.1}, BAD, "top_p", "top_p: Input should be greater than or equal to 0"),
     ({"presence_penalty": 3}, BAD, "presence_penalty", "presence_penalty: Input should be less than or equal to 2"),
     ({"frequency_penalty": -3}, BAD, "frequency_penalty", "frequency_penalty: Input should be greater than"),
     ({"seed": 2**63}, BAD, "seed", "seed: Input should be less than"),
@@ -114,7 +178,29 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
         "json_schema is required with type 'json_schema'",
     ),
     ({"response_format": {"type": "xml"}}, BAD, "response_format.type", "response_format.type: Input should be 'text'"),
-    ({"response_format": {"type": "json_object"}}, NOT, "response_format", "the fake engine cannot constrain"),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+        BAD,
+        "response_format.json_schema.schema",
+        "response_format.json_schema.schema: Field required",
+    ),
+    (schema({"type": "thing"}), BAD, SCHEMA, f"{SCHEMA} is no JSON schema: 'thing' is not valid"),
+    (schema({"$ref": "#"}), BAD, SCHEMA, f"{SCHEMA} holds references without an end"),
+    (schema({"$ref": "#/$defs/x"}), BAD, SCHEMA, f"{SCHEMA} holds the reference '#/$defs/x', which leads nowhere"),
+    (schema({"$ref": "http://127.0.0.1/x"}), BAD, SCHEMA, f"{SCHEMA} holds the reference 'http://127.0.0.1/x', which"),
+    ({"max_tokens": 3, "min_tokens": 4}, BAD, "min_tokens", "min_tokens is at most the limit of 3 tokens, got 4"),
+    *[
+        ({"tts": {"strategy": name}} | fields, NOT, param, f"the strategy '{name}' ")
+        for name in ("beam_search", "tree_of_thoughts")
+        for param, fields in UNFIT.items()
+    ],
+    ({"tts": {"strategy": "graph_of_thoughts"}, "min_tokens": 2}, NOT, "min_tokens", "draws its answer in parts"),
+    (
+        {"tts": {"strategy": "self_refine"}, "response_format": {"type": "json_object"}},
+        NOT,
+        "response_format",
+        "these can: best_of_n, confidence, self_consistency, single",
+    ),
     (
         {"add_generation_prompt": True, "continue_final_message": True},
         BAD,
@@ -215,13 +301,18 @@ def test_long_input_does_not_come_back(fields: dict[str, Any]) -> None:
         {"messages": user([{"type": "text", "text": "What is "}, {"type": "text", "text": "2 + 2?"}])},
         {"messages": [{"role": "developer", "content": "Be brief."}, *user("x"), {"role": "assistant"}, *user("y")]},
         {"messages": [*user("x"), {"role": "assistant", "content": "y", "reasoning_content": "z"}, *user("y")]},
-        {"messages": [*user("x"), {"role": "tool", "content": "4", "tool_call_id": "1"}]},
+        {"messages": [*user("x"), {"role": "assistant", "tool_calls": [CALL]}, ANSWERED]},
+        {"tools": [tool("f")], "tool_choice": "none", "response_format": {"type": "json_object"}},
+        {"tools": [tool("f")], "tool_choice": "required", "parallel_tool_calls": True},
+        {"top_p": 0, "min_p": 0.1, "top_k": 5, "repetition_penalty": 1.1, "logit_bias": {"353": 1}},
+        {"tts": {"strategy": "best_of_n"}, "presence_penalty": 1, "frequency_penalty": 1, "min_tokens": 3},
+        {"tts": {"strategy": "tree_of_thoughts"}, "presence_penalty": 0, "frequency_penalty": 0, "min_tokens": 0},
     ],
     ids=str,
 )
 def test_accepted(fields: dict[str, Any]) -> None:
     async def main() -> None:
-        async with serving() as client:
+        async with serving(prms=[FakePRM()]) as client:
             response = await ask(client, **fields)
             assert response.status_code == 200, response.text
 

@@ -13,10 +13,13 @@ from typing import Any
 from uuid import uuid4
 
 from strategies.base import Message, Prompt, TokenIds, text_of
-from tts_server.errors import InvalidRequest
+from strategies.thinking import CLOSE, OPEN
+from tts_server.errors import InvalidRequest, UnsupportedParameter
+from tts_server.tools import Format, format_of
 
 _VARIABLES = {"tools", "documents", "add_generation_prompt", "continue_final_message"}
 """Those named arguments of `apply_chat_template` that a request may set; the others would change how it renders."""
+_OPENED = re.compile(rf"{OPEN}\s*\Z")
 
 
 class ChatTemplate:
@@ -33,6 +36,28 @@ class ChatTemplate:
         }
         longest_first = sorted(self._controls, key=len, reverse=True)
         self._control = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
+        source = str(tokenizer.chat_template or "")
+        self._knows_tools = "tools" in source
+        self.tool_format: Format | None = format_of(source)
+        """How the template shows calls of tools to the model."""
+        self.thinks = OPEN in source
+        """Whether it may open a thought for the model."""
+
+    def opening(self, prompt: Prompt) -> str:
+        """The thought's opening that the rendered prompt ends with.
+
+        Raises:
+            InvalidRequest: the template does not take the prompt.
+        """
+        if not self.thinks or not prompt.messages:
+            return ""
+        if prompt.template.get("continue_final_message"):
+            # The turn that is continued may stand anywhere in a thought.
+            _, opened, thought = text_of(prompt.messages[-1]).rpartition(OPEN)
+            return OPEN if opened and CLOSE not in thought else ""
+        template = dict(prompt.template)
+        found = _OPENED.search(self._render([_plain(message) for message in prompt.messages], template))
+        return found[0] if found else ""
 
     def encode(self, prompt: Prompt) -> TokenIds:
         """The prompt's token ids: its own, or its messages rendered by the template.
@@ -62,6 +87,8 @@ class ChatTemplate:
                 "This model has no chat template, so it takes no chat messages; send it a prompt of text or token ids.",
                 param="messages",
             )
+        if template.get("tools") and not self._knows_tools:
+            raise UnsupportedParameter("The model's chat template has no place for tools.", param="tools")
         template.setdefault("add_generation_prompt", not template.get("continue_final_message"))
         try:
             rendered: str = self._tokenizer.apply_chat_template(messages, tokenize=False, **template)

@@ -137,8 +137,10 @@ class _Row:
     def grow(self, token: int, logprobs: tuple[TokenLogprob, ...]) -> Chunk:
         first = self.tokens == 0
         self.tokens += 1
-        reason = self._ended_by(token)
-        text = self._spell(token, reason)
+        stopped = token in self.sampling.stop_token_ids
+        # Such a token is a sample's end like the model's own, and no stop string after which a search would go on.
+        reason: FinishReason | None = "eos" if stopped or token in self.eos else None
+        text = self._spell(token, reason, stopped)
         if reason is None and self.text.stop is not None:
             reason = "stop"
         elif reason is None and self.tokens >= self.limit:
@@ -155,15 +157,10 @@ class _Row:
             stop=self.text.stop,
         )
 
-    def _ended_by(self, token: int) -> FinishReason | None:
-        if token in self.eos:
-            return "eos"
-        return "stop" if token in self.sampling.stop_token_ids else None
-
-    def _spell(self, token: int, reason: FinishReason | None) -> str:
+    def _spell(self, token: int, reason: FinishReason | None, stopped: bool) -> str:
         if reason is None:
             return self.text.push(token, may_stop=self.tokens > (self.sampling.min_tokens or 0))
-        if reason == "stop" and self.sampling.include_stop:
+        if stopped and self.sampling.include_stop and token not in self.eos:
             return self.text.push(token, may_stop=False)
         return self.text.flush()
 

@@ -1,59 +1,38 @@
 """An engine without a model: deterministic, scripted by a callable, seeded. For tests, demos and load tests.
 
-It speaks in tokens of up to six bytes whose id is their bytes, so any text can be turned into ids and back.
+The script is what it would say if nothing but the sampling's limits had an influence. `top_k`, `temperature` and the
+penalties are the script's to look at; it cannot be constrained, so the script gives what `structured` asks for.
 """
 
 import asyncio
+import json
 import math
 import random
-import re
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Mapping
+from itertools import cycle, islice
 
 from strategies.base import Chunk, Message, Prompt, Refused, Sampling, TokenIds, TokenLogprob, text_of
+from tts_server.engines.fake_script import FakeReply, FakeRequest, Script, default_script
+from tts_server.engines.fake_tokens import decode, encode, pieces, token_id
 from tts_server.errors import ContextTooLong, EngineUnavailable
 
-_PIECE = re.compile(r"\s?\S{1,5}|\s")
+__all__ = [
+    "FakeEngine",
+    "FakeReply",
+    "FakeRequest",
+    "Script",
+    "decode",
+    "default_script",
+    "encode",
+    "pieces",
+    "render",
+    "token_id",
+]
+
+_BIAS = 100
+"""A `logit_bias` of this leaves only that token, and of its negative all but it; the rest is left to the script."""
 _RARE = -20.0
 """The logprob of a token that the script says nothing of."""
-
-
-@dataclass(frozen=True, slots=True)
-class FakeRequest:
-    """What the script sees of one sample."""
-
-    text: str
-    """The whole prompt as text: the rendered chat, or the decoded token ids."""
-    messages: tuple[Message, ...]
-    """Empty when the prompt came as token ids."""
-    sampling: Sampling
-    index: int
-    rng: random.Random
-    """Seeded by the request's seed, its prompt and the index; by the engine's where the request has none."""
-
-
-@dataclass(frozen=True, slots=True)
-class FakeReply:
-    """What the script says: a text, and if it likes the probabilities of the first token's rivals."""
-
-    text: str
-    rivals: Mapping[str, float] = field(default_factory=dict)
-
-
-Script = Callable[[FakeRequest], str | FakeReply]
-
-
-def default_script(request: FakeRequest) -> FakeReply:
-    """Repeats the question and guesses a digit, mostly the same one; a verdict on request."""
-    said = text_of(request.messages[-1]) if request.messages else request.text
-    if "Yes or No" in said:
-        # What a model gives its next token depends on the prompt alone, not on the seed.
-        sure = random.Random(request.text).random()
-        labels = [decode((token,)) for token in request.sampling.logprob_token_ids] or ["Yes", "No"]
-        rivals = dict(zip(labels, (sure, 1 - sure), strict=False))
-        return FakeReply(max(rivals, key=rivals.__getitem__), rivals)
-    guess = len(said) % 10 if request.rng.random() < 0.6 else request.rng.randrange(10)
-    return FakeReply(f"You said: {said[:200]}\n\nI think about it for a while.\n\nThe answer is \\boxed{{{guess}}}.")
 
 
 class FakeEngine:
@@ -67,7 +46,12 @@ class FakeEngine:
         token_s: seconds that each decoding step takes.
         chunk_tokens: tokens a chunk.
         seed: of the samples whose request has none.
+        opening: the thought's opening with which its chat template ends.
     """
+
+    tool_format = "hermes"
+    constrains = True
+    calls_itself = False
 
     def __init__(
         self,
@@ -79,6 +63,7 @@ class FakeEngine:
         token_s: float = 0.0,
         chunk_tokens: int = 1,
         seed: int = 0,
+        opening: str = "",
     ) -> None:
         self.model = model
         self.max_model_len: int | None = max_model_len
@@ -93,6 +78,8 @@ class FakeEngine:
         self._chunk_tokens = chunk_tokens
         self._rng = random.Random(seed)
         self._limit = max_model_len
+        self._opening = opening
+        self.thinks = bool(opening)
 
     async def start(self) -> None:
         self.healthy = True
@@ -103,23 +90,30 @@ class FakeEngine:
     async def encode(self, prompt: Prompt) -> TokenIds:
         if not self.continues:
             raise Refused("this engine does not take token ids", "tts.strategy")
-        return prompt.token_ids or encode(render(prompt))
+        return prompt.token_ids or encode(render(prompt, self._opening))
+
+    async def opening(self, prompt: Prompt, sampling: Sampling) -> str:
+        begins = prompt.template.get("add_generation_prompt", not prompt.template.get("continue_final_message"))
+        return self._opening if begins and not sampling.structured else ""
 
     async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
         if not self.healthy:
             raise EngineUnavailable("The fake engine is closed.")
-        if sampling.structured:
-            raise Refused("the fake engine cannot constrain its output", "response_format")
         if prompt.token_ids and not self.continues:
             raise Refused("this engine does not take token ids", "tts.strategy")
-        text = decode(prompt.token_ids) if prompt.token_ids else render(prompt)
+        text = decode(prompt.token_ids) if prompt.token_ids else render(prompt, self._opening)
         prompt_tokens = len(prompt.token_ids) or len(encode(text))
         if prompt_tokens >= self._limit:
             raise ContextTooLong(prompt_tokens, self._limit)
+        check_bias(sampling)
         room = min(sampling.max_tokens or self._limit, self._limit - prompt_tokens)
         seed = sampling.seed if sampling.seed is not None else self._rng.getrandbits(64)
+        tools = tuple(prompt.template.get("tools") or ())
         streams = [
-            _Stream(FakeRequest(text, prompt.messages, sampling, i, random.Random(f"{seed}|{text}|{i}")), prompt_tokens)
+            _Stream(
+                FakeRequest(text, prompt.messages, sampling, i, random.Random(f"{seed}|{text}|{i}"), tools),
+                prompt_tokens,
+            )
             for i in range(n)
         ]
         self.live += n
@@ -164,15 +158,15 @@ class _Stream:
             self._end = Chunk(index, finish_reason="error", error=error)
             return
         reply = said if isinstance(said, FakeReply) else FakeReply(said)
-        text, stop = cut_at_stop(reply.text, sampling)
         self._rivals = reply.rivals
-        self._pieces = pieces(text)
+        self._pieces, stop = limited(reply.text, sampling, room)
         if len(self._pieces) + (stop is None) > room:
             self._pieces = self._pieces[:room]
             self._end = Chunk(index, finish_reason="length")
         elif stop is not None:
             self._end = Chunk(index, finish_reason="stop", stop=stop)
         else:
+            # The end of sequence is a token too, as is one of `stop_token_ids`.
             self._end = Chunk(index, finish_reason="eos", completion_tokens=1)
 
     def next(self, size: int) -> Chunk:
@@ -204,38 +198,51 @@ class _Stream:
         return TokenLogprob(piece, own, token_id(piece), top)
 
 
-def cut_at_stop(text: str, sampling: Sampling) -> tuple[str, str | None]:
-    """The text up to the first stop string, and which one it was."""
-    found = [(at, stop) for stop in sampling.stop if (at := text.find(stop)) >= 0]
+def limited(text: str, sampling: Sampling, room: int) -> tuple[list[str], str | None]:
+    """A script's text as the tokens that the sampling lets it have, and the stop string that ended them.
+
+    Where it may not end yet, the text begins again.
+    """
+    bias = sampling.logit_bias or {}
+    only = [token for token, value in bias.items() if value >= _BIAS]
+    said = [piece for piece in pieces(decode(only[:1]) if only else text) if bias.get(token_id(piece), 0) > -_BIAS]
+    floor = min(sampling.min_tokens or 0, room)
+    ends = set(sampling.stop_token_ids)
+    if only or sampling.ignore_eos:
+        said = list(islice(cycle(said or [" "]), room + 1))
+    elif len(said) < floor:
+        said = list(islice(cycle(said or [" "]), floor))
+    ended = next((i for i, piece in enumerate(said) if i >= floor and token_id(piece) in ends), len(said))
+    text, stop = cut_at_stop("".join(said[:ended]), sampling, len("".join(said[:floor])))
+    return pieces(text) if stop is not None else said[:ended], stop
+
+
+def check_bias(sampling: Sampling) -> None:
+    """Raises Refused where a token that is to be the only one is none."""
+    try:
+        decode([token for token, value in (sampling.logit_bias or {}).items() if value >= _BIAS])
+    except UnicodeDecodeError as error:
+        raise Refused(f"the fake engine has no such token: {error.reason}", "logit_bias") from None
+
+
+def cut_at_stop(text: str, sampling: Sampling, start: int = 0) -> tuple[str, str | None]:
+    """The text up to the first stop string that ends behind `start`, and which one it was."""
+    found = [(at, s) for s in sampling.stop if (at := text.find(s, max(0, start - len(s) + 1) if start else 0)) >= 0]
     if not found:
         return text, None
     at, stop = min(found)
     return text[: at + len(stop) if sampling.include_stop else at], stop
 
 
-def render(prompt: Prompt) -> str:
+def render(prompt: Prompt, opening: str = "") -> str:
     """The fake's chat template."""
-    turns = "".join(f"<{m['role']}>{text_of(m)}\n" for m in prompt.messages)
+    tools = "".join(f"<tool>{json.dumps(tool)}\n" for tool in prompt.template.get("tools") or ())
+    turns = tools + "".join(f"<{m['role']}>{text_of(m)}{_calls(m)}\n" for m in prompt.messages)
     if prompt.template.get("continue_final_message"):
         return turns.removesuffix("\n")
-    return turns + "<assistant>" if prompt.template.get("add_generation_prompt", True) else turns
+    return turns + "<assistant>" + opening if prompt.template.get("add_generation_prompt", True) else turns
 
 
-def pieces(text: str) -> list[str]:
-    """The text's tokens as text."""
-    short: list[str] = []
-    for piece in _PIECE.findall(text):
-        short.extend(piece if len(piece.encode()) > 6 else [piece])
-    return short
-
-
-def token_id(piece: str) -> int:
-    return int.from_bytes(b"\x01" + piece.encode())
-
-
-def encode(text: str) -> TokenIds:
-    return tuple(map(token_id, pieces(text)))
-
-
-def decode(token_ids: Sequence[int]) -> str:
-    return "".join(t.to_bytes((t.bit_length() + 7) // 8).removeprefix(b"\x01").decode() for t in token_ids)
+def _calls(message: Message) -> str:
+    calls = (call["function"] for call in message.get("tool_calls") or ())
+    return "".join(f"<tool_call>{json.dumps(call)}</tool_call>" for call in calls)

@@ -8,6 +8,7 @@ they cannot be told apart from the template's. Where that matters, run the engin
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -15,14 +16,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from strategies.base import Chunk, Prompt, Refused, Sampling, TokenIds
-from tts_server.engines.openai_probe import Found, probe
-from tts_server.engines.openai_wire import Samples, chat_fields, completion_fields
+from tts_server.engines.openai_probe import GREETING, Found, ending, probe
+from tts_server.engines.openai_wire import Samples, chat_fields, completion_fields, tokenize_body
 from tts_server.errors import APIError, ContextTooLong, EngineUnavailable, UpstreamError
 from tts_server.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
 _SEEDS = 2**64
+_KNOWN_TEMPLATES = 256
 _AHEAD = 64
 """Chunks that parallel requests may be ahead of whoever reads them."""
 
@@ -74,6 +76,8 @@ class OpenAIEngine:
         self.model = name or upstream_model or ""
         self.max_model_len: int | None = None
         self.continues = False
+        self.constrains = True
+        self._openings: dict[str, str] = {}
         self._http = Upstream(
             base_url.rstrip("/").removesuffix("/v1"),
             api_key=api_key,
@@ -92,6 +96,19 @@ class OpenAIEngine:
     def healthy(self) -> bool:
         """False before the start, after the end, and from a failure to connect until the next answer."""
         return self._found is not None and self._http.healthy
+
+    @property
+    def calls_itself(self) -> bool:
+        return not self.continues
+
+    @property
+    def tool_format(self) -> str | None:
+        # Token ids come as the model said them, and nothing tells how it was taught to call.
+        return None if self.continues else "hermes"
+
+    @property
+    def thinks(self) -> bool:
+        return self._found is not None and self._found.abilities.detokenizes
 
     async def start(self) -> None:
         """Finds out what the upstream can do.
@@ -137,19 +154,25 @@ class OpenAIEngine:
             raise Refused("The upstream speaks plain chat: it gives no token ids.", "tts.strategy")
         if prompt.token_ids:
             return prompt.token_ids
-        template = dict(prompt.template)
-        continued = template.pop("continue_final_message", False)
-        body = {
-            "model": found.model,
-            "messages": prompt.messages,
-            "add_generation_prompt": template.pop("add_generation_prompt", not continued),
-            "continue_final_message": continued,
-            "chat_template_kwargs": template,
-        }
-        match await self._http.post("/tokenize", body):
+        match await self._http.post("/tokenize", tokenize_body(found.model, prompt)):
             case {"tokens": [int(), *_] as ids}:
                 return tuple(ids)
         raise UpstreamError("The upstream's answer to /tokenize holds no token ids.")
+
+    async def opening(self, prompt: Prompt, sampling: Sampling) -> str:
+        """What the upstream's template ends with, asked once for each set of its variables."""
+        found = self._ready()
+        # Where a constraint is kept from the first token on, nothing closes a thought; `vllm serve` does not tell.
+        if not found.abilities.detokenizes or sampling.structured or prompt.template.get("continue_final_message"):
+            return ""
+        template = {name: value for name, value in prompt.template.items() if name != "tools"}
+        key = json.dumps(template, sort_keys=True)
+        if key not in self._openings:
+            if len(self._openings) >= _KNOWN_TEMPLATES:
+                self._openings.clear()
+            ids = await self.encode(Prompt(GREETING, template=template))
+            self._openings[key] = await ending(self._http, found.model, ids) or ""
+        return self._openings[key]
 
     async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
         """Streams n samples; see `strategies.base.Engine`.

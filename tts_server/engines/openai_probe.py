@@ -1,11 +1,13 @@
 """Asks an upstream, once and with the smallest requests, what it serves and what it can do."""
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from strategies.thinking import OPEN
 from tts_server.engines.openai_wire import Abilities, token_name
 from tts_server.errors import InvalidRequest, UpstreamError
 from tts_server.upstream import Upstream
@@ -13,8 +15,11 @@ from tts_server.upstream_errors import NoSuchPath
 
 Frames = Sequence[Mapping[str, Any]]
 
-_GREETING = [{"role": "user", "content": "Say hi."}]
+GREETING = ({"role": "user", "content": "Say hi."},)
 _SHOWN = 20
+_TAIL = 8
+"""Token ids at a prompt's end in which the opening of a thought has room."""
+_OPENED = re.compile(rf"{OPEN}\s*\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +50,23 @@ async def probe(http: Upstream, model: str | None) -> Found:
     max_model_len = found_len if isinstance(found_len, int) else None
     rendered = await asker.token_ids()
     if rendered and (abilities := await asker.completions(rendered.ids)):
+        told = await ending(http, card["id"], rendered.ids)
+        abilities = replace(abilities, detokenizes=told is not None)
         return Found(api, card["id"], rendered.max_model_len, abilities)
     return Found(api, card["id"], max_model_len, await asker.chat())
+
+
+async def ending(http: Upstream, model: str, ids: Sequence[int]) -> str | None:
+    """The opening of a thought that a rendered prompt ends with; None where the upstream tells no text of ids."""
+    try:
+        answer = await http.post("/detokenize", {"model": model, "tokens": list(ids[-_TAIL:])})
+    except (InvalidRequest, UpstreamError):
+        return None
+    match answer:
+        case {"prompt": str(text)}:
+            found = _OPENED.search(text)
+            return found[0] if found else ""
+    return None
 
 
 async def _find_model(http: Upstream, model: str | None) -> tuple[str, Mapping[str, Any]]:
@@ -86,7 +106,7 @@ class _Asker:
     async def token_ids(self) -> _Rendered | None:
         """A short chat as token ids, if the upstream renders chats."""
         try:
-            answer = await self.http.post("/tokenize", {"model": self.model, "messages": _GREETING})
+            answer = await self.http.post("/tokenize", {"model": self.model, "messages": GREETING})
         except (InvalidRequest, UpstreamError):
             return None
         match answer:
@@ -120,7 +140,7 @@ class _Asker:
 
     async def _chat_body(self, path: str) -> tuple[Literal["max_tokens", "max_completion_tokens"], dict[str, Any]]:
         """The smallest body it takes: some models only know one name of the token limit."""
-        body: dict[str, Any] = {"messages": _GREETING}
+        body: dict[str, Any] = {"messages": GREETING}
         try:
             await self._ask(path, body | {"max_tokens": 16})
         except InvalidRequest:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from strategies.base import Chunk, FinishReason, Prompt, Refused, Sampling, TokenIds, TokenLogprob
+from tts_server.engines.openai_text import ChatText
 from tts_server.errors import APIError, UpstreamError
 
 _SHARED = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "logit_bias", "seed")
@@ -36,6 +37,8 @@ class Abilities:
     """Tells the tokens at a stream's end."""
     continuous_usage: bool = False
     """Tells the tokens with every piece."""
+    detokenizes: bool = False
+    """Tells the text of token ids, and so how its template ends."""
     logprobs: bool = False
     token_logprobs: bool = False
     """Tells the logprobs of tokens that are named by id."""
@@ -48,6 +51,21 @@ class Abilities:
         # Token ids tell as much as continuous usage.
         often = self.continuous_usage and not self.continues
         return {"include_usage": True} | ({"continuous_usage_stats": True} if often else {})
+
+
+def tokenize_body(model: str, prompt: Prompt) -> dict[str, Any]:
+    """A chat as vLLM's `/tokenize` takes it."""
+    template = dict(prompt.template)
+    continued = template.pop("continue_final_message", False)
+    tools = {"tools": template.pop("tools")} if "tools" in template else {}
+    return {
+        "model": model,
+        "messages": prompt.messages,
+        "add_generation_prompt": template.pop("add_generation_prompt", not continued),
+        "continue_final_message": continued,
+        "chat_template_kwargs": template,
+        **tools,
+    }
 
 
 def completion_fields(sampling: Sampling, abilities: Abilities, room: int) -> dict[str, Any]:
@@ -84,10 +102,11 @@ def chat_fields(prompt: Prompt, sampling: Sampling, abilities: Abilities) -> dic
             "The upstream speaks plain chat: it continues no token ids, as step search needs.", "tts.strategy"
         )
     for name, value in prompt.template.items():
-        _require(name in _PLAIN_TEMPLATE and value == _PLAIN_TEMPLATE[name], name)
+        known = name == "tools" or (name in _PLAIN_TEMPLATE and value == _PLAIN_TEMPLATE[name])
+        _require(known, name if name in _PLAIN_TEMPLATE else "chat_template_kwargs")
     for name, neutral in _EXTRAS.items():
         _require(getattr(sampling, name) in neutral, name)
-    fields = _shared_fields(sampling, abilities) | {"messages": prompt.messages}
+    fields = _shared_fields(sampling, abilities) | {"messages": prompt.messages} | dict(sampling.calling or {})
     if sampling.max_tokens is not None:
         fields[abilities.limit_field] = sampling.max_tokens
     if sampling.logprobs is not None:
@@ -143,6 +162,7 @@ class Samples:
         self._unpaid = set(range(n))
         """Samples whose prompt is not counted yet."""
         self._counted = [0] * n
+        self._texts = [ChatText() for _ in range(n)]
         self._usage: Mapping[str, Any] = {}
 
     def read(self, frame: Mapping[str, Any]) -> Iterator[Chunk]:
@@ -202,15 +222,15 @@ class Samples:
 
     def _grow(self, index: int, choice: Mapping[str, Any], usage: Mapping[str, Any]) -> Chunk:
         delta: Mapping[str, Any] = choice.get("delta") or {}
-        text: str = choice.get("text") or delta.get("content") or ""
+        text: str = choice.get("text") or ""
+        text += self._texts[index].grow(delta, ended=choice.get("finish_reason") is not None)
         token_ids = tuple(choice.get("token_ids") or ())
         if self._counts_ids:
             tokens = len(token_ids)
         elif usage:
             tokens = max(0, (usage.get("completion_tokens") or 0) - self._counted[index])
         else:
-            # A hosted model's reasoning is generated, and paid for, but no part of the answer.
-            tokens = int(bool(text or delta.get("reasoning") or delta.get("reasoning_content")))
+            tokens = int(bool(text))
         self._counted[index] += tokens
         finish, stop = _finish(choice)
         prompt_tokens = 0

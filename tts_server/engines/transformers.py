@@ -29,6 +29,8 @@ class TransformersEngine:
     """
 
     continues = True
+    constrains = False
+    calls_itself = False
 
     def __init__(
         self,
@@ -46,6 +48,14 @@ class TransformersEngine:
         self._turns: SimpleQueue[_Call | None] = SimpleQueue()
         self._worker = threading.Thread(target=self._work, name=f"transformers {name}", daemon=True)
         self._closed = False
+
+    @property
+    def thinks(self) -> bool:
+        return self._loaded is not None and self._loaded.template.thinks
+
+    @property
+    def tool_format(self) -> str | None:
+        return self._loaded.template.tool_format if self._loaded else None
 
     @property
     def healthy(self) -> bool:
@@ -72,6 +82,9 @@ class TransformersEngine:
 
     async def encode(self, prompt: Prompt) -> TokenIds:
         return await asyncio.to_thread(self._ready().template.encode, prompt)
+
+    async def opening(self, prompt: Prompt, sampling: Sampling) -> str:
+        return await asyncio.to_thread(self._ready().template.opening, prompt)
 
     async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
         if sampling.structured is not None:

@@ -44,6 +44,8 @@ class VLLMEngine:
     """
 
     continues = True
+    constrains = True
+    calls_itself = False
 
     def __init__(
         self,
@@ -73,6 +75,15 @@ class VLLMEngine:
         self._wakeups: set[asyncio.Event] = set()
         self._defaults: dict[str, Any] = {}
         self._takes_seeds = True
+        self._constrains_thoughts = True
+
+    @property
+    def thinks(self) -> bool:
+        return self._template is not None and self._template.thinks
+
+    @property
+    def tool_format(self) -> str | None:
+        return self._template.tool_format if self._template else None
 
     def adapted(self, path: str) -> AdaptedEngine:
         """This engine's model with the LoRA adapter of a directory; to be called before `start`.
@@ -101,6 +112,8 @@ class VLLMEngine:
         self._defaults = llm.model_config.get_diff_sampling_param()
         self.max_model_len = llm.model_config.max_model_len
         self._takes_seeds = not vllm_host.splits_seeded_prefills(llm.vllm_config.scheduler_config)
+        # With a reasoning parser vLLM lets the thought come to its end before it constrains anything.
+        self._constrains_thoughts = not llm.vllm_config.structured_outputs_config.reasoning_parser
         self._supervisor = asyncio.create_task(self._supervise())
 
     async def close(self) -> None:
@@ -115,6 +128,11 @@ class VLLMEngine:
         if self._template is None:
             raise self._unavailable()
         return await asyncio.to_thread(self._template.encode, prompt)
+
+    async def opening(self, prompt: Prompt, sampling: Sampling) -> str:
+        if self._template is None or (sampling.structured and self._constrains_thoughts):
+            return ""
+        return await asyncio.to_thread(self._template.opening, prompt)
 
     async def generate(
         self, prompt: Prompt, sampling: Sampling, n: int = 1, *, lora: LoRA | None = None

@@ -20,6 +20,7 @@ async def chat(request: Request, body: ChatRequest) -> Response:
         strategy=planned.strategy,
         account=planned.account,
         choices=planned.choices,
+        form=planned.form,
         logprobs=bool(body.logprobs),
         return_candidates=bool(body.tts and body.tts.return_candidates),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),

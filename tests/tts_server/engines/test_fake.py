@@ -228,8 +228,8 @@ def test_it_knows_what_grows_and_what_was_generated() -> None:
 
 def test_what_it_cannot_do_is_refused() -> None:
     with pytest.raises(Refused) as caught:
-        samples_of(FakeEngine(), sampling=Sampling(structured={"type": "json_object"}))
-    assert caught.value.param == "response_format"
+        samples_of(FakeEngine(), sampling=Sampling(logit_bias={0xFF: 100}))
+    assert caught.value.param == "logit_bias"
     with pytest.raises(Refused):
         asyncio.run(FakeEngine(continues=False).encode(CHAT))
     with pytest.raises(Refused):

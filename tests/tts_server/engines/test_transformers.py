@@ -210,9 +210,9 @@ def test_a_stop_string_ends_the_text_in_front_of_it_or_behind(tiny: Path) -> Non
         ({"logit_bias": {2: 1000.0}}, ("eos", 1)),
         ({"min_tokens": 3}, ("eos", 4)),
         ({"ignore_eos": True}, ("length", 9)),
-        ({"ignore_eos": True, "stop_token_ids": (0,)}, ("stop", 1)),
-        ({"ignore_eos": True, "stop_token_ids": (0,), "min_tokens": 3}, ("stop", 4)),
-        ({"logit_bias": {50: 1000.0}, "stop_token_ids": (50,)}, ("stop", 1)),
+        ({"ignore_eos": True, "stop_token_ids": (0,)}, ("eos", 1)),
+        ({"ignore_eos": True, "stop_token_ids": (0,), "min_tokens": 3}, ("eos", 4)),
+        ({"logit_bias": {50: 1000.0}, "stop_token_ids": (50,)}, ("eos", 1)),
         ({"logit_bias": {50: 1000.0}}, ("length", 9)),
     ],
 )

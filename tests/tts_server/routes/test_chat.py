@@ -220,7 +220,7 @@ def test_words_of_the_protocol_in_a_text_are_only_text() -> None:
 def test_an_error_before_the_first_event_is_a_status_also_of_a_stream() -> None:
     async def main() -> None:
         async with serving() as client:
-            for fields in ({"tts": {"strategy": "best_of_n"}}, {"response_format": {"type": "json_object"}}, {"n": 0}):
+            for fields in ({"tts": {"strategy": "best_of_n"}}, {"response_format": {"type": "json"}}, {"n": 0}):
                 response = await ask(client, stream=True, **fields)
                 assert response.status_code == 400
                 assert response.headers["content-type"] == "application/json"

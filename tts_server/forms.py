@@ -1,0 +1,123 @@
+"""The form that a request fixes for its answer: JSON by a schema, or calls of tools. Reads samples in it."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from strategies.base import Chunk, Engine, Prompt, Reading, Sampling, TokenIds
+from strategies.thinking import split
+from tts_server.structured import Schema, canonical, parse
+from tts_server.tools import Call, Piece, Plain, Reader, Tools, arguments_of, is_broken
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What an answer has to look like.
+
+    Args:
+        schema: of a JSON answer.
+        tools: that it may or has to call; then there is no schema.
+        parameters: the schema of each tool's arguments.
+        tool_format: how the model writes calls.
+        constrained: whether the engine keeps a call that has to be made to `Tools.constraint`.
+    """
+
+    schema: Schema | None = None
+    tools: Tools | None = None
+    parameters: dict[str, Schema] | None = None
+    tool_format: str = "hermes"
+    constrained: bool = True
+
+    def reader(self) -> Reader:
+        """Reads one answer as it grows."""
+        if self.tools is None:
+            return Plain()
+        reader = self.tools.reader(self.tool_format, constrained=self.constrained)
+        return reader if self.tools.parallel else _First(reader)
+
+    def read(self, text: str) -> Reading | None:
+        """What a whole sample says in this form; None where it says it in words, as it may."""
+        answer = split(text).answer
+        if self.schema:
+            return self._json(answer, self.schema)
+        return self._calls(answer, self.tools) if self.tools else None
+
+    def _json(self, answer: str, schema: Schema) -> Reading:
+        try:
+            value = parse(answer)
+        except ValueError as error:
+            return Reading(None, f"it is not JSON ({error})")
+        fault = schema.fault_of(value)
+        return Reading(None, f"it does not follow the schema ({fault})") if fault else Reading(canonical(value))
+
+    def _calls(self, answer: str, tools: Tools) -> Reading | None:
+        calls, content = gather(self.reader(), answer)
+        if not calls and (tools.choice != "auto" or is_broken(content, self.tool_format)):
+            return Reading(None, "it calls no tool")
+        if not calls:
+            return None
+        made = []
+        for call in calls:
+            arguments = arguments_of(call)
+            if arguments is None:
+                return Reading(None, f"the arguments of {call.name} are not a JSON object")
+            if fault := (self.parameters or {})[call.name].fault_of(arguments):
+                return Reading(None, f"the arguments of {call.name} do not follow its schema ({fault})")
+            made.append(canonical({"name": call.name, "arguments": arguments}))
+        # Calls that are made at once have no order.
+        return Reading(f"[{','.join(sorted(made))}]")
+
+
+class _First:
+    """Reads the first call and drops the others, where only one is allowed."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def push(self, text: str) -> "filter[Piece]":
+        return filter(_is_first, self._reader.push(text))
+
+    def end(self) -> "filter[Piece]":
+        return filter(_is_first, self._reader.end())
+
+
+def _is_first(piece: Piece) -> bool:
+    return not piece.call
+
+
+def gather(reader: Reader, text: str) -> tuple[list[Call], str]:
+    """The calls in a whole text, and the rest of it."""
+    calls: list[Call] = []
+    content = ""
+    for piece in (*reader.push(text), *reader.end()):
+        content += piece.content
+        if piece.name is not None:
+            calls.append(Call(piece.name, ""))
+        if piece.call is not None:
+            calls[-1] = Call(calls[-1].name, calls[-1].arguments + piece.arguments)
+    return calls, content
+
+
+class FormedEngine:
+    """An engine whose samples are read in a request's form when they end."""
+
+    def __init__(self, engine: Engine, form: Form) -> None:
+        self.model = engine.model
+        self.max_model_len = engine.max_model_len
+        self.continues = engine.continues
+        self._engine = engine
+        self._form = form
+
+    async def encode(self, prompt: Prompt) -> TokenIds:
+        return await self._engine.encode(prompt)
+
+    async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
+        said: dict[int, list[str]] = {}
+        async with aclosing(self._engine.generate(prompt, sampling, n)) as chunks:
+            async for chunk in chunks:
+                texts = said.setdefault(chunk.index, [])
+                texts.append(chunk.text)
+                if chunk.finish_reason in (None, "error"):
+                    yield chunk
+                else:
+                    yield replace(chunk, reading=self._form.read("".join(texts)))

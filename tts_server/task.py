@@ -1,0 +1,163 @@
+"""What a request asks of the model: its chat, how it is sampled, and the form of the answer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import strategies
+from strategies.base import Prompt, Sampling, Task
+from tts_server.engines.base import ServedEngine
+from tts_server.errors import UnsupportedParameter
+from tts_server.forms import Form
+from tts_server.protocol import ChatRequest
+from tts_server.service import Service
+from tts_server.structured import Schema
+from tts_server.tools import FORMATS, Tools
+
+_LEAST_TOP_P = 1e-6
+"""Stands for a `top_p` of 0, which engines refuse: the likeliest token."""
+
+
+def refuse_unfit(entry: strategies.Entry, request: ChatRequest) -> None:
+    """Raises UnsupportedParameter for a field that the strategy cannot honour."""
+
+    def refuse(field: str, why: str) -> None:
+        others = ", ".join(e.name for e in strategies.registry().values() if e.formed)
+        raise UnsupportedParameter(f"the strategy {entry.name!r} {why}; these can: {others}", param=field)
+
+    if not entry.formed:
+        for field, given in (("tools", tools_of(request)), ("response_format", format_of(request))):
+            if given:
+                refuse(field, f"builds its answer of parts and cannot keep to {field}")
+    if not entry.whole:
+        for field in ("presence_penalty", "frequency_penalty"):
+            if getattr(request, field):
+                refuse(field, f"draws its answer in parts, each of which would be a beginning to {field}")
+        if request.min_tokens and not entry.continues:
+            refuse("min_tokens", "draws its answer in parts, each of which would have to be as long as min_tokens")
+
+
+def tools_of(request: ChatRequest) -> Tools | None:
+    """The tools that the model may call."""
+    if not request.tools or request.tool_choice == "none":
+        return None
+    choice = request.tool_choice or "auto"
+    return Tools(
+        tuple(tool.model_dump(exclude_none=True) for tool in request.tools),
+        choice if isinstance(choice, str) else choice.model_dump(),
+        parallel=request.parallel_tool_calls is not False,
+    )
+
+
+def format_of(request: ChatRequest) -> Mapping[str, Any] | None:
+    """The `response_format` that is not text."""
+    wanted = request.response_format
+    if wanted is None or wanted.type == "text":
+        return None
+    return wanted.model_dump(by_alias=True, exclude_none=True)
+
+
+def form_of(request: ChatRequest, service: Service) -> Form | None:
+    """What the answer has to look like; None where the request leaves it open.
+
+    Raises:
+        InvalidRequest: a schema is none.
+        UnsupportedParameter: the engine cannot keep the answer to it, or nobody knows how its model calls tools.
+    """
+    tools, wanted, engine = tools_of(request), format_of(request), service.engine
+    if wanted and not engine.constrains:
+        raise UnsupportedParameter(
+            f"the engine of {engine.model!r} cannot constrain its output", param="response_format"
+        )
+    if wanted and tools:
+        raise UnsupportedParameter(
+            "response_format goes with tools only where tool_choice is 'none': an answer that may be a call cannot be "
+            "kept to it",
+            param="response_format",
+        )
+    if wanted:
+        return Form(schema_of(wanted))
+    return form_of_calls(tools, service) if tools else None
+
+
+def schema_of(response_format: Mapping[str, Any]) -> Schema:
+    """The schema of a JSON answer."""
+    if response_format["type"] == "json_object":
+        return Schema(None, "response_format")
+    return Schema(response_format["json_schema"]["schema"], "response_format.json_schema.schema")
+
+
+def form_of_calls(tools: Tools, service: Service) -> Form:
+    """The form of an answer that may be, or has to be, a call."""
+    engine, configured = service.engine, service.settings.tool_parser
+    must = tools.choice != "auto"
+    if must and not (engine.constrains or engine.calls_itself):
+        raise UnsupportedParameter(
+            f"the engine of {engine.model!r} cannot make its model call a tool; let tool_choice be 'auto' or 'none'",
+            param="tool_choice",
+        )
+    known = engine.tool_format if configured == "auto" or engine.calls_itself else configured
+    if known is None and not must:
+        raise UnsupportedParameter(
+            f"how {engine.model!r} writes calls of tools is not known here; start the server with the setting "
+            f"tool_parser: {', '.join(FORMATS)}",
+            param="tools",
+        )
+    places = enumerate(tools.tools)
+    schemas = {
+        tool["function"]["name"]: Schema(
+            tool["function"].get("parameters", {"type": "object"}), f"tools[{i}].function.parameters"
+        )
+        for i, tool in places
+    }
+    return Form(None, tools, schemas, known or "hermes", constrained=not engine.calls_itself)
+
+
+def task_of(request: ChatRequest, form: Form | None, engine: ServedEngine) -> Task:
+    """The chat and how to sample it."""
+    stop = request.stop or ()
+    tools = form.tools if form else None
+    continued = bool(request.continue_final_message)
+    template: dict[str, Any] = dict(request.chat_template_kwargs or {})
+    template["continue_final_message"] = continued
+    template["add_generation_prompt"] = request.add_generation_prompt is not False and not continued
+    if tools:
+        template["tools"] = list(tools.tools)
+    calling = tools if tools and engine.calls_itself else None
+    return Task(
+        Prompt(tuple(message.turn for message in request.messages), template=template),
+        Sampling(
+            max_tokens=request.limit,
+            temperature=request.temperature,
+            top_p=None if request.top_p is None else max(request.top_p, _LEAST_TOP_P),
+            top_k=request.top_k,
+            min_p=request.min_p,
+            presence_penalty=request.presence_penalty,
+            frequency_penalty=request.frequency_penalty,
+            repetition_penalty=request.repetition_penalty,
+            logit_bias={int(k): v for k, v in request.logit_bias.items()} if request.logit_bias else None,
+            seed=request.seed,
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            stop_token_ids=tuple(request.stop_token_ids or ()),
+            min_tokens=request.min_tokens,
+            ignore_eos=bool(request.ignore_eos),
+            logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+            structured=constraint(tools) if tools and not calling else format_of(request),
+            calling=as_asked(calling) if calling else None,
+        ),
+        choices=request.n or 1,
+    )
+
+
+def constraint(tools: Tools) -> Mapping[str, Any] | None:
+    """An answer that has to be a call, as a `response_format`."""
+    schema = tools.constraint()
+    return schema and {"type": "json_schema", "json_schema": {"name": "tool_calls", "schema": schema}}
+
+
+def as_asked(tools: Tools) -> Mapping[str, Any]:
+    """The tools as OpenAI's fields."""
+    return {
+        "tools": list(tools.tools),
+        "tool_choice": tools.choice,
+        **({} if tools.parallel else {"parallel_tool_calls": False}),
+    }

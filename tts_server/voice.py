@@ -1,0 +1,101 @@
+"""A sample as the client hears it: its thought as reasoning, its calls of tools apart from its content."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from strategies.base import Chunk, Sample, TokenLogprob
+from strategies.thinking import Splitter
+from tts_server.forms import Form
+from tts_server.tools import Piece, Plain, Reader
+
+Json = dict[str, Any]
+
+
+class Said(NamedTuple):
+    """What a message grows by, as OpenAI's `delta`, with the logprobs of its tokens."""
+
+    delta: Json
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    """Of the tokens that said it; None for what is no answer or was told before."""
+
+
+class Voice:
+    """Renders one sample's chunks, one after the other: the same for a stream and for a whole body.
+
+    Args:
+        form: in which its answer is read; in words if not given.
+        logprobs: whether the client asked for them; those of the thought are none of the answer's.
+    """
+
+    def __init__(self, form: Form | None, *, logprobs: bool) -> None:
+        self.calls = False
+        """Whether a tool is called."""
+        self._splitter = Splitter()
+        self._reader: Reader = form.reader() if form else Plain()
+        self._logprobs = logprobs
+
+    def hear(self, chunk: Chunk) -> Iterator[Said]:
+        """What a chunk adds."""
+        thinking = self._splitter.thinking
+        thought, answer = self._splitter.push(chunk.text)
+        if thought:
+            yield reasoning(thought)
+        deltas = [self._delta(piece) for piece in self._reader.push(answer)]
+        told = self._logprobs and (answer or not (thinking or self._splitter.thinking))
+        logprobs = chunk.logprobs if told else ()
+        if logprobs and not deltas:
+            # A token can be without text of its own, being part of a character or held back.
+            deltas = [{"content": ""}]
+        for i, delta in enumerate(deltas):
+            yield Said(delta, None if i else logprobs)
+
+    def end(self) -> Iterator[Said]:
+        """What was held back."""
+        thought, answer = self._splitter.end()
+        if thought:
+            yield reasoning(thought)
+        for piece in (*self._reader.push(answer), *self._reader.end()):
+            yield Said(self._delta(piece))
+
+    def all(self, sample: Sample) -> Iterator[Said]:
+        """A whole sample."""
+        for chunk in sample.chunks:
+            yield from self.hear(chunk)
+        yield from self.end()
+
+    def _delta(self, piece: Piece) -> Json:
+        if piece.call is None:
+            return {"content": piece.content}
+        self.calls = True
+        call: Json = {"index": piece.call, "function": {"arguments": piece.arguments}}
+        if piece.name is not None:
+            call |= {"id": f"call_{uuid4().hex[:24]}", "type": "function"}
+            call["function"] = {"name": piece.name, "arguments": piece.arguments}
+        return {"tool_calls": [call]}
+
+
+def reasoning(text: str) -> Said:
+    """Text that is no answer, under the names that clients know."""
+    return Said({"reasoning": text, "reasoning_content": text})
+
+
+def message(said: Iterable[Said]) -> Json:
+    """All that was said as one `message`."""
+    content: list[str] = []
+    thought: list[str] = []
+    calls: list[Json] = []
+    for delta, _ in said:
+        content.append(delta.get("content", ""))
+        thought.append(delta.get("reasoning", ""))
+        for part in delta.get("tool_calls", ()):
+            if "id" in part:
+                calls.append({"id": part["id"], "type": "function", "function": dict(part["function"])})
+            else:
+                calls[-1]["function"]["arguments"] += part["function"]["arguments"]
+    whole: Json = {"role": "assistant", "content": "".join(content), "refusal": None}
+    if any(thought):
+        whole |= reasoning("".join(thought)).delta
+    if calls:
+        whole |= {"tool_calls": calls, "content": whole["content"] or None}
+    return whole
