@@ -1,0 +1,101 @@
+"""lm-evaluation-harness and inspect-ai, unmodified, against a running server: the same texts and grades as ours.
+
+They are heavy and live in an environment of their own: HARNESS_PYTHON names its interpreter.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from served import served
+
+from bench.harnesses.compare import read_log
+from bench.records import Record, read_records
+
+ROOT = Path(__file__).parents[2]
+PYTHON = os.environ.get("HARNESS_PYTHON", sys.executable)
+SEARCH = '{"strategy": "best_of_n", "n": 4}'
+PROBLEMS = 8
+
+
+def has(module: str) -> bool:
+    """Whether the interpreter could import a module; it is not imported, which takes seconds."""
+    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
+    return subprocess.run([PYTHON, "-c", code], check=False).returncode == 0
+
+
+def needs(module: str, package: str) -> None:
+    if not has(module):
+        pytest.skip(f"pip install {package!r}, and name that environment's interpreter by HARNESS_PYTHON")
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with served("--engine", "fake", "--prm", "fake", "--log-level", "warning") as (base, _):
+        yield base
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rows = [{"question": f"What is  {i} + 1? ", "answer": f"So.\n#### {i + 1}"} for i in range(PROBLEMS)]
+    (tmp_path / "gsm8k_test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def ran(command: list[str], data: Path, **env: str) -> None:
+    given = {**os.environ, "TTS_BENCH_DATA": str(data), "HF_HUB_OFFLINE": "1", **env}
+    done = subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def ours(url: str, data: Path, *strategy: str) -> Mapping[str, Record]:
+    run = [sys.executable, "-m", "bench.cli", "run", "--task", "gsm8k", "--url", url, "--out", str(data / "ours")]
+    ran([*run, *strategy], data)
+    return {record.question: record for record in read_records(data / "ours")}
+
+
+def agree(log: Path, records: Mapping[str, Record], grader: str) -> None:
+    grades = read_log(log)[grader]
+    assert len(grades) == PROBLEMS
+    for grade in grades:
+        record = records[grade.question.strip()]
+        assert record.chosen is not None
+        assert grade.text == record.samples[record.chosen].text
+        assert grade.correct == record.correct
+    assert any(grade.correct for grade in grades)
+
+
+def test_lm_evaluation_harness_asks_for_a_strategy_in_its_gen_kwargs(url: str, data: Path) -> None:
+    needs("lm_eval", "lm-eval[api]")
+    model = f"model=fake,base_url={url}/v1/chat/completions,num_concurrent=4,timeout=3600,seed=0"
+    ran(
+        [
+            PYTHON, "-m", "lm_eval", "run", "--model", "local-chat-completions", "--model_args", model,
+            "--include_path", "bench/harnesses", "--tasks", "tts_gsm8k", "--apply_chat_template",
+            "--gen_kwargs", f'{{"temperature": 0.7, "max_gen_toks": 1024, "tts": {SEARCH}}}',
+            "--log_samples", "--output_path", str(data / "lm"),
+        ],
+        data,
+    )  # fmt: skip
+    (log,) = (data / "lm").rglob("samples_*.jsonl")
+    agree(log, ours(url, data, "--strategy", "best_of_n", "--n", "4"), "boxed")
+
+
+def test_inspect_asks_for_a_strategy_by_the_models_alias(url: str, data: Path) -> None:
+    needs("inspect_ai", "inspect-ai")
+    ran(
+        [
+            PYTHON, "-m", "inspect_ai", "eval", "bench/harnesses/inspect_gsm8k.py", "--model",
+            "openai-api/tts/fake@best_of_n", "--seed", "0", "--temperature", "0.7", "--max-tokens", "1024",
+            "--max-connections", "4", "--log-format", "json", "--log-dir", str(data / "inspect"), "--display", "plain",
+        ],
+        data,
+        TTS_BASE_URL=f"{url}/v1",
+        TTS_API_KEY="none",
+    )  # fmt: skip
+    (log,) = (data / "inspect").glob("*.json")
+    agree(log, ours(url, data, "--model", "fake@best_of_n"), "pattern")
