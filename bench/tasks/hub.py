@@ -2,18 +2,22 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 from bench.tasks import jsonl
 from bench.tasks.base import Problem, Row, Source, TaskError
 
+T = TypeVar("T")
+
 REACH_S = 5.0
 """Seconds in which a hub has to answer at all."""
-TIMEOUTS = {"HF_HUB_ETAG_TIMEOUT": "10", "HF_HUB_DOWNLOAD_TIMEOUT": "30"}
+LOAD_S = 120.0
+"""Seconds in which a whole data set has to be here; the largest has 5 MB."""
+TIMEOUTS = {"HF_HUB_ETAG_TIMEOUT": "5", "HF_HUB_DOWNLOAD_TIMEOUT": "10"}
 """What the hub's client is told, unless the user told it: seconds for a file's head, and between two pieces of it."""
 _ENDPOINT = "https://huggingface.co"
 
@@ -25,11 +29,24 @@ def problems(source: Source, split: str) -> tuple[Problem, ...]:
         TaskError: `datasets` is not installed, no hub can be reached, or it does not have the data set; or a record is
             no problem.
     """
-    return jsonl.checked(_rows(source, split), source.read, split, f"hub:{source.hub}")
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() not in ("1", "ON", "YES", "TRUE"):
+        _reach(source, split)
+    rows = _rows(source, split)
+    placed = ((f"hub:{source.hub} {split}[{number}]", row) for number, row in enumerate(rows))
+    return jsonl.checked(placed, source.read, split, f"hub:{source.hub}")
 
 
-def _rows(source: Source, split: str) -> Iterator[tuple[str, Row]]:
-    _must_reach(source, split)
+def _reach(source: Source, split: str) -> None:
+    """Asks the hub for an answer, any, because its client retries for minutes."""
+    endpoint = os.environ.get("HF_ENDPOINT", _ENDPOINT).rstrip("/")
+    url = f"{endpoint}/api/datasets/{source.hub}"
+    try:
+        _within(REACH_S, lambda: httpx.head(url, timeout=REACH_S, follow_redirects=True))
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+        raise TaskError(f"the hub {endpoint} cannot be reached ({error}). {_instead(source, split)}") from error
+
+
+def _rows(source: Source, split: str) -> Iterable[Row]:
     for variable, seconds in TIMEOUTS.items():
         os.environ.setdefault(variable, seconds)
     try:
@@ -37,36 +54,37 @@ def _rows(source: Source, split: str) -> Iterator[tuple[str, Row]]:
     except ImportError as error:
         raise TaskError(f"{source.name} comes through `datasets`: pip install 'tts-server[bench]'") from error
     try:
-        rows = datasets.load_dataset(source.hub, source.config, split=split)
+        rows: Iterable[Row] = _within(LOAD_S, lambda: datasets.load_dataset(source.hub, source.config, split=split))
     except Exception as error:
         # `datasets` raises what its dozen of parts raise.
-        what = f"hub:{source.hub}, split {split!r}, cannot be read: {error}"
+        what = f"hub:{source.hub}, split {split!r}, cannot be read: {str(error).rstrip('.')}"
         raise TaskError(f"{what}. {_instead(source, split)}") from error
-    for number, row in enumerate(rows):
-        yield f"hub:{source.hub} {split}[{number}]", row
+    return rows
 
 
-def _must_reach(source: Source, split: str) -> None:
-    """Asks the hub with a time limit of our own, because its client retries for minutes."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return
-    endpoint = os.environ.get("HF_ENDPOINT", _ENDPOINT).rstrip("/")
-    failure: list[Exception] = [TimeoutError(f"no answer in {REACH_S:g} s")]
+def _within(seconds: float, call: Callable[[], T]) -> T:
+    """What the call returns or raises, from a thread: neither looking up a name nor the hub's client has a time limit.
 
-    def ask() -> None:
+    Raises:
+        TimeoutError: it did neither in time.
+    """
+    returned: list[T] = []
+    raised: list[Exception] = []
+
+    def run() -> None:
         try:
-            httpx.head(f"{endpoint}/api/datasets/{source.hub}", timeout=REACH_S, follow_redirects=True)
-            failure.clear()
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            failure[0] = error
+            returned.append(call())
+        except Exception as error:
+            raised.append(error)
 
-    # A thread, because httpx has no time limit for looking up a name.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(REACH_S)
-    if failure:
-        why = f"the hub {endpoint} cannot be reached ({failure[0]})"
-        raise TaskError(f"{why}. {_instead(source, split)}") from failure[0]
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if raised:
+        raise raised[0]
+    if not returned:
+        raise TimeoutError(f"no answer in {seconds:g} s")
+    return returned[0]
 
 
 def _instead(source: Source, split: str) -> str:

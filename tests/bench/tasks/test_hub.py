@@ -105,6 +105,16 @@ def test_a_hub_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -
             load("aime24")
 
 
+@pytest.mark.usefixtures("endpoint")
+def test_a_data_set_that_never_comes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "LOAD_S", 0.1)
+    leave = threading.Event()
+    datasets(monkeypatch, lambda *_, **__: leave.wait())
+    with pytest.raises(TaskError, match=r"cannot be read: no answer in 0.1 s\. To do without it"):
+        load("gsm8k")
+    leave.set()
+
+
 def test_the_cache_is_used_if_the_user_is_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
