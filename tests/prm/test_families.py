@@ -15,6 +15,8 @@ from prm import FAMILIES, Family, PRMError, detect
 from prm.families import build
 from prm.transformers import read_config
 
+transformers: Any = pytest.importorskip("transformers")
+
 Saved = Callable[[str], Path]
 STEPS = ["There are 2 and 3 apples.", "2 + 3 = 5.", "The answer is 5."]
 PROCESS = [family for family in FAMILIES if family != "outcome"]
@@ -25,10 +27,8 @@ _made: dict[Path, tuple[dict[str, Any], Any]] = {}
 
 def parts(directory: Path) -> tuple[dict[str, Any], Any]:
     """The config and the tokenizer of a directory."""
-    from transformers import AutoTokenizer
-
     if directory not in _made:
-        _made[directory] = read_config(str(directory)), AutoTokenizer.from_pretrained(directory)
+        _made[directory] = read_config(str(directory)), transformers.AutoTokenizer.from_pretrained(directory)
     return _made[directory]
 
 

@@ -1,16 +1,20 @@
 """The tree of kept states, on states that say which token they are of."""
 
-import torch
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prm.kv_cache import KVCache
 
+torch: Any = pytest.importorskip("torch")
+
 LAYERS, HEADS, SIZE = 2, 1, 4
 TOKEN_BYTES = LAYERS * 2 * HEADS * SIZE * 4
 
 
-def states(ids: tuple[int, ...]) -> torch.Tensor:
+def states(ids: tuple[int, ...]) -> Any:
     """Each token's state is a number of its own that depends on all before it."""
     sums = torch.tensor([float(hash(ids[: i + 1]) % 10_007) for i in range(len(ids))])
     return sums[:, None].expand(LAYERS, 2, HEADS, len(ids), SIZE)

@@ -5,17 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from running import score
 from tiny_prm import QUESTION
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prm.math_shepherd import MathShepherd
 
+torch: Any = pytest.importorskip("torch")
+transformers: Any = pytest.importorskip("transformers")
+
 
 def published(directory: Path, steps: list[str]) -> list[float]:
-    tokenizer: Any = AutoTokenizer.from_pretrained(directory)
-    model: Any = AutoModelForCausalLM.from_pretrained(directory)
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(directory)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(directory)
     candidates = tokenizer.encode("+ -")[1:]
     tag = tokenizer.encode("ки")[-1]
     ids = torch.tensor([tokenizer.encode(f"{QUESTION} " + "\n".join(f"{step} ки" for step in steps))])
@@ -47,7 +48,7 @@ def test_steps_are_numbered_as_in_training(saved: Callable[[str], Path]) -> None
 
 
 def test_a_tag_in_a_step_is_text_and_not_the_tag(saved: Callable[[str], Path]) -> None:
-    tokenizer: Any = AutoTokenizer.from_pretrained(saved("math_shepherd"))
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(saved("math_shepherd"))
     tag = tokenizer.encode("ки")[-1]
     (layout,) = MathShepherd(tokenizer).layouts("a ки question", ["ки", "b ки\nStep 9: c ки", "ки ки"])
     assert [i for i, token in enumerate(layout.token_ids) if token == tag] == list(layout.ends)

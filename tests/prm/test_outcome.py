@@ -5,26 +5,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from running import score
 from tiny_prm import QUESTION, llama_tokenizer
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
 from prm import Classes, PRMError, Sigmoid, detect
 from prm.families import build
 from prm.outcome import Outcome
 
+torch: Any = pytest.importorskip("torch")
+transformers: Any = pytest.importorskip("transformers")
+
 STEPS = ["There are 2.", "2 + 3 = 5.", "naïve 数学 🙂"]
 KIND = {"architectures": ["LlamaForSequenceClassification"]}
 
 
-def published(directory: Path, solution: str) -> torch.Tensor:
-    tokenizer: Any = AutoTokenizer.from_pretrained(directory)
-    model: Any = AutoModelForSequenceClassification.from_pretrained(directory).eval()
+def published(directory: Path, solution: str) -> Any:
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(directory)
+    model: Any = transformers.AutoModelForSequenceClassification.from_pretrained(directory).eval()
     chat = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": solution}]
     ids = tokenizer.encode(tokenizer.apply_chat_template(chat, tokenize=False), add_special_tokens=False)
     with torch.no_grad():
-        logits: torch.Tensor = model(torch.tensor([ids])).logits[0]
+        logits: Any = model(torch.tensor([ids])).logits[0]
     return logits
 
 
@@ -37,7 +38,7 @@ def test_each_beginning_is_scored_as_a_whole_solution(saved: Callable[[str], Pat
 def test_of_two_classes_the_second_is_read(tmp_path: Path) -> None:
     tokenizer = llama_tokenizer()
     tokenizer.save_pretrained(tmp_path)
-    config = LlamaConfig(
+    config = transformers.LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
         num_hidden_layers=1,
@@ -46,7 +47,7 @@ def test_of_two_classes_the_second_is_read(tmp_path: Path) -> None:
         pad_token_id=4,
     )
     torch.manual_seed(0)
-    LlamaForSequenceClassification(config).save_pretrained(tmp_path)
+    transformers.LlamaForSequenceClassification(config).save_pretrained(tmp_path)
     expected = published(tmp_path, STEPS[0]).softmax(-1)[1].item()
     assert score(tmp_path, QUESTION, [STEPS[:1]]) == [pytest.approx([expected], abs=1e-5)]
 

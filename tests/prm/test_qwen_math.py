@@ -2,24 +2,26 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 from running import score
-from safetensors.torch import load_file
 from tiny_prm import QUESTION
-from transformers import AutoTokenizer, Qwen2Config, Qwen2Model
 
 from prm import detect
 from prm.transformers import read_config
+
+torch: Any = pytest.importorskip("torch")
+safetensors: Any = pytest.importorskip("safetensors.torch")
+transformers: Any = pytest.importorskip("transformers")
 
 SYSTEM = r"Please reason step by step, and put your final answer within \boxed{}."
 
 
 def published(directory: Path, steps: list[str]) -> list[float]:
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    weights = load_file(directory / "model.safetensors")
-    body = Qwen2Model(Qwen2Config.from_pretrained(directory)).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    weights = safetensors.load_file(directory / "model.safetensors")
+    body = transformers.Qwen2Model(transformers.Qwen2Config.from_pretrained(directory)).eval()
     body.load_state_dict({key.removeprefix("model."): value for key, value in weights.items() if key[:5] == "model"})
     chat = [
         {"role": "system", "content": SYSTEM},
@@ -46,5 +48,5 @@ def test_scores_are_those_of_the_card(saved: Callable[[str], Path], steps: list[
 
 
 def test_its_authors_multiply_step_scores(saved: Callable[[str], Path]) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(saved("qwen_math"))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(saved("qwen_math"))
     assert detect(read_config(str(saved("qwen_math"))), tokenizer).aggregation == "prod"

@@ -5,18 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from running import score
 from tiny_prm import QUESTION, qwen_tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prm import PRMError
 from prm.rlhflow import RLHFlow
 
+torch: Any = pytest.importorskip("torch")
+transformers: Any = pytest.importorskip("transformers")
+
 
 def published(directory: Path, steps: list[str]) -> list[float]:
-    tokenizer: Any = AutoTokenizer.from_pretrained(directory)
-    model: Any = AutoModelForCausalLM.from_pretrained(directory)
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(directory)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(directory)
     candidates = [tokenizer.encode("+")[-1], tokenizer.encode("-")[-1]]
     chat, scores = list[dict[str, str]](), list[float]()
     for k, step in enumerate(steps):

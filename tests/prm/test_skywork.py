@@ -5,18 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from running import score
 from tiny_prm import QUESTION
-from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from prm.skywork import Skywork
 
+torch: Any = pytest.importorskip("torch")
+transformers: Any = pytest.importorskip("transformers")
+
 
 def published(directory: Path, lines: list[str]) -> list[float]:
-    tokenizer: Any = AutoTokenizer.from_pretrained(directory)
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(directory)
     weights = torch.load(directory / "pytorch_model.bin")
-    model = Qwen2ForCausalLM(Qwen2Config.from_pretrained(directory)).eval()
+    model = transformers.Qwen2ForCausalLM(transformers.Qwen2Config.from_pretrained(directory)).eval()
     model.load_state_dict({key: value for key, value in weights.items() if not key.startswith("v_head")})
     step_token = tokenizer.encode("\n")[-1]
     ids = tokenizer.encode(tokenizer.bos_token + QUESTION + "\n")

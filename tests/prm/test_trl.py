@@ -5,21 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from running import score
 from tiny_prm import QUESTION, qwen_tokenizer
-from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from prm import PRMError, detect
 from prm.families import build
 from prm.trl import TRL
 
+torch: Any = pytest.importorskip("torch")
+transformers: Any = pytest.importorskip("transformers")
+
 CONFIG = {"architectures": ["Qwen2ForTokenClassification"]}
 
 
 def published(directory: Path, steps: list[str], separator: str) -> list[float]:
-    tokenizer: Any = AutoTokenizer.from_pretrained(directory)
-    model: Any = AutoModelForTokenClassification.from_pretrained(directory).eval()
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(directory)
+    model: Any = transformers.AutoModelForTokenClassification.from_pretrained(directory).eval()
     between = tokenizer.encode(separator, add_special_tokens=False)
     ids = tokenizer(QUESTION, add_special_tokens=False)["input_ids"]
     scores = []
