@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.prm_tuning import EXTRA, Options, Tuned, adapted
-from prm import SEPARATOR
+from prm import SEPARATOR, PRMError
 from prm.family import FAMILY_KEY, SEPARATOR_KEY, Family
 from prm.labels import RIGHT, WRONG, Labels
 from prm.trl import TRL
 
 HeadKind = Literal["labels", "trl"]
 """Two label tokens of the language model, or a token classification head in TRL's format."""
+_RESCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+"""What a config says of logits that are not what the head's weights give; `--prm` takes no such model either."""
 DType = Literal["auto", "float32", "bfloat16"]
 
 
@@ -30,7 +32,7 @@ def load(base: str, kind: HeadKind, options: Options, dtype: DType = "auto") -> 
     Raises:
         ImportError: the extra `train` is not installed.
         OSError: there is no model at `base`.
-        PRMError: the tokenizer lacks what the head needs.
+        PRMError: the tokenizer or the model lacks what the head needs.
     """
     try:
         import torch  # noqa: PLC0415
@@ -48,6 +50,10 @@ def load(base: str, kind: HeadKind, options: Options, dtype: DType = "auto") -> 
     torch.manual_seed(options.seed)
     if kind == "labels":
         model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=weights)
+        if scaled := [key for key in _RESCALED if getattr(model.config, key, None) not in (None, 1)]:
+            raise PRMError(
+                f"a model that answers by label tokens cannot have {scaled[0]}, which the config of {base!r} sets"
+            )
     else:
         model = AutoModelForTokenClassification.from_pretrained(base, dtype=weights, num_labels=2)
     model = adapted(model, options, classifies=kind == "trl")

@@ -45,11 +45,12 @@ class Example:
     """P(right) of each of the layout's ends, None where it is not trained on."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Tuned:
     """A model that is, or will be, a reward model."""
 
     model: Any
+    """Of PEFT."""
     tokenizer: Any
     family: Family
     device: str
@@ -90,7 +91,12 @@ def adapted(model: Any, options: Options, *, classifies: bool) -> Any:
         lora_dropout=options.dropout,
         target_modules=sorted(linear - _HEADS),
     )
-    return get_peft_model(model, config)
+    adapted = get_peft_model(model, config)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            # Small updates would be rounded away.
+            parameter.data = parameter.data.float()
+    return adapted
 
 
 def example(
@@ -182,7 +188,7 @@ def _accumulated(tuned: Tuned, batch: Sequence[Example], micro_tokens: int) -> f
 
 
 def _margins(tuned: Tuned, group: Sequence[Example]) -> Any:
-    """The logit of P(right) at every end of every example, in order; float32."""
+    """ln(P(right) / P(wrong)) at every end of every example, in order; float32."""
     import torch  # noqa: PLC0415
 
     width = max(len(example.layout.token_ids) for example in group)
@@ -192,26 +198,28 @@ def _margins(tuned: Tuned, group: Sequence[Example]) -> Any:
         length = len(example.layout.token_ids)
         ids[row, :length] = torch.tensor(example.layout.token_ids)
         mask[row, :length] = 1
-    at = sorted({end for example in group for end in example.layout.ends})
-    inputs = {"input_ids": ids.to(tuned.device), "attention_mask": mask.to(tuned.device), "use_cache": False}
-    if isinstance(tuned.family.head, LabelTokens):
-        # The logits of a whole vocabulary are wanted at few positions.
-        logits = tuned.model(**inputs, logits_to_keep=torch.tensor(at, device=tuned.device)).logits
-    else:
-        logits = tuned.model(**inputs).logits[:, at]
-    column = {position: i for i, position in enumerate(at)}
+    whole = tuned.model.get_base_model()
+    inputs = {"input_ids": ids.to(tuned.device), "attention_mask": mask.to(tuned.device)}
+    hidden = whole.base_model(**inputs, use_cache=False).last_hidden_state
     rows = [row for row, example in enumerate(group) for _ in example.layout.ends]
-    columns = [column[end] for example in group for end in example.layout.ends]
-    return _logit(logits[rows, columns].float(), tuned.family.head)
+    ends = [end for example in group for end in example.layout.ends]
+    return _head(whole, tuned.family.head, hidden[rows, ends])
 
 
-def _logit(outputs: Any, head: Head) -> Any:
-    """ln(P(right) / P(wrong)) from what the head gives, one row an end."""
+def _head(model: Any, head: Head, hidden: Any) -> Any:
+    """The head alone, at the few positions that are wanted; of a whole vocabulary, two rows."""
+    import torch  # noqa: PLC0415
+
     match head:
         case LabelTokens(right, wrong):
-            return outputs[:, right] - outputs[:, wrong]
+            layer = model.get_output_embeddings()
+            weight = layer.weight[[right, wrong]].float()
+            bias = None if layer.bias is None else layer.bias[[right, wrong]].float()
+            outputs = torch.nn.functional.linear(hidden.float(), weight, bias)
+            return outputs[:, 0] - outputs[:, 1]
         case Classes(right):
+            outputs = model.score(hidden.float())
             others = [i for i in range(outputs.shape[1]) if i != right]
             return outputs[:, right] - outputs[:, others].logsumexp(-1)
         case Sigmoid():
-            return outputs[:, 0]
+            return model.score(hidden.float())[:, 0]

@@ -4,17 +4,18 @@ import asyncio
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_model
-from slipping import GOLD, STEPS, first_error, solution
+from serving import serving
+from slipping import GOLD, ROLLOUTS, STEPS, World, arriving, first_error, solution
 from typer import Typer
 from typer.testing import CliRunner
 
-from bench import prm_train
+from bench import prm_data, prm_train
 from bench.prm_evaluate import best_of_n, step_auc
 from bench.prm_labels import LabelledSolution, solution_id
 from bench.prm_models import HeadKind, load, save
@@ -23,6 +24,8 @@ from bench.prm_tuning import Example, Options, Tuned, example, packed, score, tr
 from bench.records import RecordWriter, SampleRecord
 from prm import PRMError, split_steps
 from prm.family import Layout
+from prm.reference import compute
+from tts_server.engines.fake import FakeEngine
 
 HEADS: tuple[HeadKind, ...] = ("labels", "trl")
 
@@ -117,6 +120,16 @@ def test_the_same_seed_trains_the_same_model(base: str, head: HeadKind) -> None:
 
 
 @pytest.mark.parametrize("head", HEADS)
+def test_half_precision_trains_as_well(base: str, head: HeadKind) -> None:
+    options = Options(epochs=4, batch=4, learning_rate=1e-2)
+    tuned = load(base, head, options, "bfloat16")
+    assert {str(parameter.dtype) for parameter in tuned.trained} == {"torch.float32"}
+    losses: list[float] = []
+    train(tuned, examples(tuned, world()), options, losses.append)
+    assert sum(losses[-4:]) < 0.5 * sum(losses[:4])
+
+
+@pytest.mark.parametrize("head", HEADS)
 def test_accumulated_passes_are_one_large_batch(base: str, head: HeadKind) -> None:
     def trained(micro_tokens: int) -> tuple[list[float], dict[str, tuple[float, ...]]]:
         options = Options(epochs=1, batch=8, micro_tokens=micro_tokens, dropout=0.0, learning_rate=1e-3)
@@ -183,12 +196,14 @@ def test_an_adapter_is_written_with_what_it_answers(base: str, tmp_path: Path) -
     assert about == {"family": "labels", "aggregation": "last", "right": " right", "wrong": " wrong", "base": base}
     assert json.loads((tmp_path / "prm" / "training.json").read_text()) == {"command": "mine"}
     assert {path.name for path in tmp_path.iterdir()} == {"prm"}
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(tmp_path / "prm"))
-    with torch.no_grad():
-        logits = model(torch.tensor([one.layout.token_ids])).logits[0, list(one.layout.ends)]
     head: Any = tuned.family.head
-    told = torch.softmax(logits[:, [head.right, head.wrong]], -1)[:, 0].tolist()
-    assert told == pytest.approx(wanted, abs=1e-4)
+    with torch.no_grad():
+        model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(tmp_path / "prm"))
+        logits = model(torch.tensor([one.layout.token_ids])).logits[0, list(one.layout.ends)]
+    assert torch.softmax(logits[:, [head.right, head.wrong]], -1)[:, 0].tolist() == pytest.approx(wanted, abs=1e-4)
+    request = {"path": base, "config": {}, "head": ["LabelTokens", asdict(head)], "adapter": str(tmp_path / "prm")}
+    (served,) = compute(request | {"layouts": [asdict(one.layout)]})
+    assert served == pytest.approx(wanted, abs=1e-4)
 
 
 def test_a_classification_model_is_loaded_by_its_family(base: str, tmp_path: Path) -> None:
@@ -238,6 +253,38 @@ def test_the_command_trains_evaluates_and_writes(base: str, labels: Path, tmp_pa
     again = command(*arguments)
     assert again.exit_code == 1
     assert "exists" in again.output
+
+
+def test_the_whole_recipe(base: str, tmp_path: Path) -> None:
+    """From questions with gold answers to a reward model that tells slips, without a human."""
+    questions, out = tmp_path / "questions.jsonl", tmp_path / "prm"
+    rows = [{"question": f"What is question {i}?", "gold": GOLD} for i in range(8)]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    commands = Typer()
+    commands.command("data")(prm_data.command)
+    commands.command("train")(prm_train.command)
+
+    async def labels() -> Any:
+        arguments = ["data", "--task", str(questions), "--out", str(tmp_path / "labels"), "--solutions", "3"]
+        async with serving(FakeEngine(World())) as http:
+            url = str(http.base_url)
+            return await asyncio.to_thread(CliRunner().invoke, commands, [*arguments, "--rollouts", "4", "--url", url])
+
+    made = asyncio.run(labels())
+    assert made.exit_code == 0, made.output
+    arguments = ["train", "--labels", str(tmp_path / "labels"), "--base", base, "--out", str(out), "--targets", "soft"]
+    trained = CliRunner().invoke(commands, [*arguments, "--epochs", "5", "--batch", "4", "--learning-rate", "0.01"])
+    assert trained.exit_code == 0, trained.output
+    assert "shepherd: 3 solutions a problem and 4 rollouts a step" in trained.output
+    adapted = {"path": base, "config": {}, "adapter": str(out)}
+    family: Any = load(base, "labels", Options()).family
+    layouts = [asdict(family.layouts("What is question 9?", split_steps(solution(slip)))[0]) for slip in (2, STEPS)]
+    head = ["LabelTokens", asdict(family.head)]
+    slipped, right = compute(adapted | {"head": head, "layouts": layouts})
+    # It has learnt what share of rollouts arrives.
+    assert right == pytest.approx([*(arriving(k) / ROLLOUTS for k in range(STEPS - 1)), 1], abs=0.2)
+    assert max(slipped[2:]) < 0.15
+    assert all(0 <= value <= 1 for value in slipped + right)
 
 
 def test_training_that_cannot_begin_says_why(base: str, labels: Path, tmp_path: Path) -> None:
