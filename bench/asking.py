@@ -177,9 +177,21 @@ async def describe(client: AsyncClient, url: str, model: str | None) -> tuple[st
     told = info.model_extra or {}
     return name, Server(
         name=info.owned_by or None,
-        version=told.get("version"),
+        version=told.get("version") or (await _version(url) if info.owned_by != OURS else None),
         engine=told.get("engine"),
         model=info.root or name,
         max_model_len=info.max_model_len,
         prm=told.get("prm"),
     )
+
+
+async def _version(url: str) -> str | None:
+    """What vLLM tells at its root; None of a server that does not."""
+    root = url.rstrip("/").removesuffix("/v1")
+    try:
+        async with httpx.AsyncClient(timeout=10) as http:
+            told = (await http.get(f"{root}/version")).json()
+    except (httpx.HTTPError, ValueError):
+        return None
+    version = told.get("version") if isinstance(told, dict) else None
+    return version if isinstance(version, str) else None

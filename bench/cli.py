@@ -9,6 +9,7 @@ COMMANDS = {
     "repeat": ("bench.run:repeat", "Runs again what a run's manifest describes."),
     "rescore": ("bench.rescore:command", "Evaluates stored samples again, without a model."),
     "report": ("bench.report:command", "Writes a page, tables and pictures of runs."),
+    "cost": ("bench.figures:command", "Says what runs cost in tokens, time and dollars."),
     "compare": ("bench.harnesses.compare:command", "Compares a run with a log of another harness."),
     "prm-data": ("bench.prm_data:command", "Makes training data for a reward model."),
     "prm-train": ("bench.prm_train:command", "Trains a reward model."),

@@ -1,12 +1,42 @@
-"""Accuracy, times and costs as a person reads them."""
+"""Accuracy, times and costs as a person reads them, and `tts-bench cost`.
+
+tts-bench cost runs/bon8 --parameters 494e6 --prices prices.json
+"""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
 
+import typer
+from rich.console import Console
 from rich.table import Table
 
-from bench.cost import Cost, Quantiles
+from bench.cost import Cost, Quantiles, cost_of, read_prices
 from bench.intervals import wilson
-from bench.records import Record
+from bench.manifest import read_manifest
+from bench.records import Record, RecordError, read_records
+
+
+def command(
+    runs: Annotated[list[Path], typer.Argument(help="Directories of runs.")],
+    parameters: Annotated[float | None, typer.Option(help="Weights of the model; else by its name.")] = None,
+    prm_parameters: Annotated[float | None, typer.Option(help="Weights of the reward model.")] = None,
+    prices: Annotated[
+        Path | None,
+        typer.Option(help="JSON with dollars: prompt, cached, completion, prm of a million tokens each; hour."),
+    ] = None,
+) -> None:
+    """Says what runs cost: tokens, times, estimated FLOPs and dollars."""
+    try:
+        table = read_prices(prices) if prices else None
+        for run in runs:
+            records, manifest = read_records(run), read_manifest(run)
+            cost = cost_of(records, manifest, parameters=parameters, prm_parameters=prm_parameters, prices=table)
+            typer.echo(run)
+            Console().print(summary(records, cost))
+    except RecordError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
 
 
 def accuracy(correct: int, done: int) -> str:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cost import Cost, Prices, Quantiles, cost_of, parameters_of, read_prices
-from bench.figures import accuracy, figures, span
+from bench.cost import Prices, Quantiles, cost_of, parameters_of, read_prices
 from bench.manifest import Manifest, Server, Session, Settings
 from bench.records import Record, RecordError, Usage
 
@@ -117,26 +116,3 @@ def test_a_price_table_that_is_none_is_named(tmp_path: Path, text: str, said: st
     assert said in str(error.value)
     file.write_text(json.dumps({"prompt": 0.5}))
     assert read_prices(file) == Prices(prompt=0.5)
-
-
-def test_a_person_reads_figures_that_are_known() -> None:
-    known = figures(cost_of(RECORDS, manifest(session(0, 50))))
-    assert known["generated"] == "600 tokens, 200 a problem"
-    assert known["prompts"] == "30 tokens computed, 90 more from the cache"
-    assert known["wall time"] == "50 s, 0.06 problems/s"
-    assert known["compute"] == "about 6.5e+11 FLOPs"
-    assert "first token" not in known
-    bare = Cost(1, None, None, None, None, None, None, None, None, None, None, None, None)
-    assert figures(bare) == {}
-
-
-def test_accuracy_has_wilsons_interval() -> None:
-    assert accuracy(0, 0) == "accuracy ?"
-    assert accuracy(5, 20) == "accuracy 25.0 % (11.2 to 46.9)"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (600, "10 min"), (4810, "80 min"), (6000, "1 h 40 min")]
-)
-def test_times_are_told_as_a_person_does(seconds: float, text: str) -> None:
-    assert span(seconds) == text

@@ -26,6 +26,11 @@ from prm import FakePRM
 from tts_server.app import create_app
 from tts_server.engines.fake import FakeEngine, FakeRequest, Script
 
+FOREIGN = (
+    Reply(body={"object": "list", "data": [{"id": "m", "object": "model", "created": 1, "owned_by": "vllm"}]}),
+    Reply(body={"version": "0.33.0"}),
+)
+"""How a server that is not ours answers who it is."""
 PROBLEMS = tuple(Problem(f"p/{i}", f"What is {i} + 1?", str(i + 1), level=str(i % 2)) for i in range(12))
 
 
@@ -208,28 +213,27 @@ def test_the_choices_of_a_plain_request_to_any_server_are_samples_of_which_the_m
     texts = ["It is \\boxed{1}.", "It is \\boxed{2}.", "So \\boxed{2}."]
     choices = [{"index": i, "message": {"content": text}, "finish_reason": "stop"} for i, text in enumerate(texts)]
     choices[0]["logprobs"] = {"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -0.25}]}
-    listed = {"object": "list", "data": [{"id": "m", "object": "model", "created": 1, "owned_by": "vllm"}]}
 
     async def main() -> None:
-        async with scripted(Reply(body=listed), Reply(body={**WHOLE, "choices": choices})) as server:
+        async with scripted(*FOREIGN, Reply(body={**WHOLE, "choices": choices})) as server:
             sampling = {"n": 3, "temperature": 0.5}
             plain = job(tmp_path, server.url, strategy=None, options={}, sampling=sampling, problems=PROBLEMS[1:2])
-            (record,) = (await run(plain, Watch())).records
+            outcome = await run(plain, Watch())
+            assert outcome.manifest.server == Server("vllm", "0.33.0", None, "m", None, None)
+            (record,) = outcome.records
             assert [s.answer for s in record.samples] == ["1", "2", "2"]
             assert [s.logprob for s in record.samples] == [-0.75, None, None]
             assert (record.answer, record.correct, record.chosen) == ("2", True, 1)
             assert (record.usage.prompt_tokens, record.usage.completion_tokens, record.usage.prm_tokens) == (1, 2, None)
-            _, body, _ = server.requests[1]
+            _, body, _ = server.requests[2]
             assert body == {"model": "m", "messages": prompt("boxed").messages("What is 1 + 1?"), **sampling}
 
     asyncio.run(main())
 
 
 def test_a_server_that_leaves_the_strategy_out_of_account_is_not_measured(tmp_path: Path) -> None:
-    listed = {"object": "list", "data": [{"id": "m", "object": "model", "created": 1, "owned_by": "vllm"}]}
-
     async def main() -> None:
-        async with scripted(Reply(body=listed)) as server:
+        async with scripted(*FOREIGN) as server:
             with pytest.raises(RunError, match="does not know strategies"):
                 await run(job(tmp_path, server.url), Watch())
 
@@ -371,14 +375,12 @@ def test_another_server_that_takes_the_place_ends_the_run(tmp_path: Path) -> Non
 
     asyncio.run(main())
 
-
-def test_a_busy_server_is_asked_again_when_it_says(tmp_path: Path) -> None:
     listed = {"object": "list", "data": [{"id": "m", "object": "model", "created": 1, "owned_by": "vllm"}]}
     busy = Reply(429, {"error": {"message": "queue full"}}, {"retry-after": "0.01"})
 
     async def main() -> Outcome:
         # It is asked who it is before each further attempt.
-        async with scripted(Reply(body=listed), busy, Reply(body=listed), busy, Reply(body=listed)) as server:
+        async with scripted(*FOREIGN, busy, *FOREIGN, busy, *FOREIGN) as server:
             return await run(job(tmp_path, server.url, strategy=None, options={}, problems=PROBLEMS[:1]), Watch())
 
     assert asyncio.run(main()).missing == 0
