@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from bench.grading import Grade, grade
-from bench.grading_pairs import Pair, gold_solutions, latex_pairs, numeric_pairs, recorded_pairs
+from bench.grading_pairs import GOLD_SOLUTION, Pair, gold_solutions, latex_pairs, numeric_pairs, recorded_pairs
 from bench.machine import machine, versions
 from bench.outside_graders import Grader, Verdict, flexible_extract, math_verify, strict_match
 from bench.records import read_records
@@ -105,6 +105,14 @@ def summary(comparisons: Sequence[Comparison]) -> Iterator[str]:
         yield f"| {' | '.join(map(str, [name, *cells, _share(ours, len(known)), _share(theirs, len(known))]))} |"
 
 
+def gold_solutions_right(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """How many of the gold solutions are right by us against their own gold answers."""
+    verdicts = {c.pair: c.ours.correct for c in comparisons if c.pair.kind == GOLD_SOLUTION}
+    for data in dict.fromkeys(pair.data for pair in verdicts):
+        mine = [correct for pair, correct in verdicts.items() if pair.data == data]
+        yield f"- gold solutions of {data} graded right against their own gold answers: {sum(mine)} of {len(mine)}"
+
+
 def differences(comparisons: Sequence[Comparison]) -> Iterator[str]:
     """The differences of each grader by their cause and by how the pair was made, with an example each, in Markdown."""
     for name in dict.fromkeys(comparison.grader for comparison in comparisons):
@@ -187,7 +195,8 @@ def main(
     comparisons = asyncio.run(compare(pairs))
     command = shlex.join(["python", "-m", "bench.agreement", *sys.argv[1:]])
     note = f"{machine()}; {versions('tts-server', 'math-verify', 'latex2sympy2-extended', 'sympy')}."
-    parts = [f"    {command}", "", note, "", *summary(comparisons), "", *own_errors(comparisons), ""]
+    parts = [f"    {command}", "", note, "", *summary(comparisons), "", *gold_solutions_right(comparisons), ""]
+    parts += [*own_errors(comparisons), ""]
     measured = "\n".join([*parts, *differences(comparisons)]).rstrip()
     if differing:
         lines = [json.dumps(_flat(c), ensure_ascii=False) + "\n" for c in comparisons if not c.agrees]

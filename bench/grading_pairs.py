@@ -32,6 +32,8 @@ class Pair:
     """Whether the text was cut short."""
 
 
+GOLD_SOLUTION: Kind = "gold solution"
+
 Ending = Callable[[int, int], str]
 """The gold number and a wrong one → the last words of a solution."""
 
@@ -108,7 +110,7 @@ CHANGED_LATEX: dict[Kind, Callable[[str], str]] = {
 
 def gold_solutions(data: Literal["gsm8k", "math500"], solved: Iterable[Problem]) -> list[Pair]:
     """Each gold solution as it stands."""
-    return [Pair(data, "gold solution", _solution(item), item.gold, True) for item in solved]
+    return [Pair(data, GOLD_SOLUTION, _solution(item), item.gold, True) for item in solved]
 
 
 def _solution(problem: Problem) -> str:

@@ -81,5 +81,6 @@ def test_a_page_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     measured = page.read_text()
     assert "lm-eval strict-match" in capsys.readouterr().out
     assert "| math-verify |" in measured
+    assert "- gold solutions of math500 graded right against their own gold answers: 6 of 6" in measured
     assert "0 of the pairs with a known verdict are graded wrong by us." in measured
     assert {"grader", "cause", "text", "gold"} <= set(json.loads(differing.read_text().splitlines()[0]))
