@@ -73,7 +73,7 @@ class Stored:
             RecordError: a problem has fewer than k samples or lacks the scores that are asked for, or k of the
                 candidates of a search are asked for, which are no draw of their own.
         """
-        sizes = ks or self._sizes()
+        sizes = ks or self.sizes
         for k in sizes:
             self._refuse(k)
         scorings: list[Aggregation | None] = list(aggregations)
@@ -95,7 +95,9 @@ class Stored:
         samples = [sample for problem in self.problems for sample in problem.record.samples]
         return any(s.score is not None for s in samples), any(s.step_scores for s in samples)
 
-    def _sizes(self) -> list[int | None]:
+    @property
+    def sizes(self) -> list[int | None]:
+        """1, 2, 4 … and as many as every problem has; only all, where they are no independent samples."""
         if self.dependent:
             return [None]
         fewest = min(len(problem.answers) for problem in self._sampled)
@@ -132,16 +134,22 @@ class Stored:
                 )
 
     def _refuse_unscored(self, aggregation: Aggregation | None) -> None:
+        if lacking := self.lacking(aggregation):
+            raise RecordError(f"{self.path}: {lacking}")
+
+    def lacking(self, aggregation: Aggregation | None) -> str | None:
+        """Which score `best` and `weighted` would need and is not there; None if all are."""
         for problem in self.problems:
             sample = problem.unscored(aggregation)
             if sample is None:
                 continue
-            lacking = "score" if aggregation is None else "step_scores"
+            name = "score" if aggregation is None else "step_scores"
             has_steps = aggregation is None and problem.record.samples[sample].step_scores
-            raise RecordError(
-                f"{self.path}: record {problem.record.id!r}: samples.{sample}.{lacking} is not given, or not finite; "
-                f"best and weighted need it{', or an aggregation of its step_scores' if has_steps else ''}"
+            return (
+                f"record {problem.record.id!r}: samples.{sample}.{name} is not given, or not finite; best and weighted "
+                f"need it{', or an aggregation of its step_scores' if has_steps else ''}"
             )
+        return None
 
     def rows(self, questions: Sequence[Question], *, draws: int = DRAWS, seed: int = 0) -> list[Row]:
         """The estimates, each with its interval."""

@@ -1,6 +1,6 @@
 """Tables of results, for a terminal and as Markdown. Knows no records."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from rich.table import Table
@@ -13,6 +13,12 @@ class Sheet(NamedTuple):
     heads: Sequence[str]
     lines: Sequence[Sequence[str]]
     names: int = 1
+
+    def only(self, heads: Collection[str]) -> "Sheet":
+        """The table without other columns."""
+        kept = [place for place, head in enumerate(self.heads) if head in heads]
+        names = sum(place < self.names for place in kept)
+        return Sheet([self.heads[i] for i in kept], [[line[i] for i in kept] for line in self.lines], names)
 
     def rich(self, title: str) -> Table:
         table = Table(title=Text(title), title_justify="left")

@@ -1,0 +1,238 @@
+"""The parts of a report: tables, notes, and the pictures beside them. Knows neither page nor files."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from bench import plots
+from bench.estimators import Measure
+from bench.figures import span
+from bench.plots import Curve, Mark
+from bench.report_data import Groups, Pair, Run, breakdown, pairs
+from bench.stored import Question, Row, load
+from bench.tables import Sheet, band, count, p_value, percent
+
+
+class Picture(NamedTuple):
+    """A plot, to be looked at on light and on dark paper."""
+
+    name: str
+    alt: str
+    draw: Callable[[bool], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page."""
+
+    title: str
+    notes: list[str]
+    sheet: Sheet
+    pictures: tuple[Picture, ...] = ()
+    swatches: bool = False
+    """Whether the table has a row a run, in their order."""
+
+    @property
+    def anchor(self) -> str:
+        return self.title.lower().replace(" ", "-")
+
+
+def sections(runs: Sequence[Run]) -> list[Section]:
+    """What the page says, in its order.
+
+    Raises:
+        RecordError: samples cannot be voted on.
+    """
+    parts = [_accuracy(runs), *_comparisons(runs)]
+    parts += [_groups(runs, groups) for by in ("level", "subject") if (groups := breakdown(runs, by))]
+    return [*parts, *_pools(runs)]
+
+
+def _accuracy(runs: Sequence[Run]) -> Section:
+    by_tokens, by_time = _leading(runs, lambda run: run.tokens), _leading(runs, lambda run: run.seconds)
+    columns: dict[str, Callable[[Run], str]] = {
+        "run": lambda run: run.name,
+        "accuracy, %": lambda run: percent(run.accuracy),
+        "95 % interval": lambda run: band(*run.interval),
+        "problems": lambda run: count(len(run.records)),
+        "generated tokens": lambda run: count(run.tokens),
+        "prompt tokens": lambda run: count(_each(run, run.cost.prompt_tokens)),
+        "reward model tokens": lambda run: count(_each(run, run.cost.prm_tokens)) if run.cost.prm_tokens else "",
+        "seconds": lambda run: f"{run.seconds:.1f}" if run.seconds is not None else "",
+        "seconds, p95": lambda run: f"{run.cost.latency.p95:.1f}" if run.cost.latency else "",
+        "to first token, s": lambda run: f"{run.cost.ttft.mean:.2f}" if run.cost.ttft else "",
+        "problems/s": lambda run: f"{run.cost.requests_s:.2f}" if run.cost.requests_s else "",
+        "wall time": lambda run: span(run.cost.wall_s) if run.cost.wall_s else "",
+        "FLOPs": lambda run: f"{run.cost.flops / len(run.records):.1e}" if run.cost.flops else "",
+        "$": lambda run: f"{run.cost.dollars:.4f}" if run.cost.dollars is not None else "",
+        "frontier": lambda run: ", ".join(
+            name for name, leaders in (("tokens", by_tokens), ("time", by_time)) if run.name in leaders
+        ),
+    }
+    filled = {head: cell for head, cell in columns.items() if any(map(cell, runs))}
+    sheet = Sheet(list(filled), [[cell(run) for cell in filled.values()] for run in runs])
+    notes = [
+        "Intervals are Wilson's, of 95 %. Tokens, seconds and FLOPs are those of one problem, on average; prompt "
+        "tokens without those from the cache. On the frontier is what no other run beats in accuracy at the same or a "
+        "lower cost; that is about the figures, not about significance.",
+        *_warnings(runs),
+    ]
+    axes: list[tuple[str, str, Callable[[Run], float | None]]] = [
+        ("tokens", "generated tokens a problem", lambda run: run.tokens),
+        ("time", "seconds a problem", lambda run: run.seconds),
+    ]
+    pictures = [
+        _trade_off(runs, name, label, cost) for name, label, cost in axes if any(cost(r) is not None for r in runs)
+    ]
+    return Section("Accuracy and cost", notes, sheet, tuple(pictures), swatches=True)
+
+
+def _each(run: Run, total: int | None) -> float | None:
+    return None if total is None else total / len(run.records)
+
+
+def _leading(runs: Sequence[Run], cost: Callable[[Run], float | None]) -> set[str]:
+    known = [run for run in runs if cost(run) is not None]
+    return {known[i].name for i in plots.frontier([_mark(run, cost(run) or 0.0) for run in known])}
+
+
+def _mark(run: Run, x: float) -> Mark:
+    return Mark(x, run.accuracy, *run.interval)
+
+
+def _trade_off(runs: Sequence[Run], name: str, label: str, cost: Callable[[Run], float | None]) -> Picture:
+    curves = [
+        Curve(run.name, [_mark(run, x)], place) for place, run in enumerate(runs) for x in [cost(run)] if x is not None
+    ]
+    figures = "; ".join(f"{c.label}: {percent(c.marks[0].share)} % at {c.marks[0].x:,.4g}" for c in curves)
+    return Picture(
+        f"accuracy-{name}",
+        f"Accuracy against {label}. {figures}.",
+        lambda dark: plots.trade_off(curves, label, dark=dark),
+    )
+
+
+def _warnings(runs: Sequence[Run]) -> Iterator[str]:
+    sets = [frozenset(run.by_id) for run in runs]
+    if len(set(sets)) > 1:
+        shared = len(frozenset.intersection(*sets))
+        yield f"The runs are not of the same problems: {shared} are in all of them. Each accuracy is of its own run's."
+    for run in runs:
+        if run.missing:
+            yield f"{run.name} is unfinished: {run.missing} problems are still to be done."
+        if errors := sum(record.error is not None for record in run.records):
+            yield f"{run.name}: {errors} problems have no answer because of an error; they count as wrong."
+        if run.cost.completion_tokens is None:
+            yield f"{run.name} does not tell its tokens and is not in the plot against them."
+    known = [run.manifest for run in runs if run.manifest]
+    if len({manifest.settings.concurrency for manifest in known}) > 1:
+        yield "The runs asked different numbers of problems at once: their times do not compare."
+    if len({session.machine for manifest in known for session in manifest.sessions}) > 1:
+        yield "The runs were not all made from one machine: their times may not compare."
+
+
+def _comparisons(runs: Sequence[Run]) -> list[Section]:
+    compared = pairs(runs)
+    if not compared:
+        return []
+    heads = ("runs", "problems", "difference (95 %)", "only one right", "McNemar's p", "p, adjusted", "significant")
+    notes = [
+        "The first run's accuracy less the second's, in percentage points, on the problems that both have, with a "
+        "paired bootstrap's 95 % interval; on how many problems only the first, and only the second, is right; "
+        f"McNemar's exact p, and the same adjusted for {len(compared)} "
+        f"{'comparisons' if len(compared) > 1 else 'comparison'} (Holm). Significant is an adjusted p below 0.05."
+    ]
+    return [Section("Run against run", notes, Sheet(heads, [_pair_cells(pair) for pair in compared]))]
+
+
+def _pair_cells(pair: Pair) -> list[str]:
+    return [
+        f"{pair.one.name} − {pair.other.name}",
+        count(pair.problems),
+        str(pair.difference),
+        f"{pair.test.only_one} : {pair.test.only_other}",
+        p_value(pair.test.p),
+        p_value(pair.adjusted),
+        "yes" if pair.significant else "no",
+    ]
+
+
+def _groups(runs: Sequence[Run], groups: Groups) -> Section:
+    lines = [
+        [name, *("" if s is None else f"{percent(s.accuracy)} ({band(*s.interval)}), n = {s.problems}" for s in shares)]
+        for name, shares in zip(groups.names, groups.shares, strict=True)
+    ]
+    curves = [
+        Curve(
+            run.name,
+            [Mark(row, s.accuracy, *s.interval) for row, shares in enumerate(groups.shares) if (s := shares[place])],
+            place,
+        )
+        for place, run in enumerate(runs)
+    ]
+    shown = [curve for curve in curves if curve.marks]
+    picture = Picture(
+        f"accuracy-{groups.by}",
+        f"Accuracy by {groups.by}; the figures are in the table.",
+        lambda dark: plots.breakdown(groups.names, shown, dark=dark),
+    )
+    sheet = Sheet([groups.by, *(run.name for run in runs)], lines)
+    return Section(f"By {groups.by}", ["Accuracy in percent, with Wilson's 95 % interval."], sheet, (picture,))
+
+
+def _pools(runs: Sequence[Run]) -> list[Section]:
+    """What the stored samples allow, of runs whose samples are independent."""
+    panels: dict[str, list[Row]] = {}
+    notes = [
+        "From the same samples: what k of them would have reached under each selector, on average over which k "
+        "(`pass` is a perfect choice). The scores are the stored ones."
+    ]
+    for run in runs:
+        if min(len(record.samples) for record in run.records if record.error is None or record.samples) < 2:
+            continue
+        stored = load(run.path)
+        if stored.dependent:
+            continue
+        lacking = stored.lacking(None)
+        if lacking and any(sample.score is not None for record in run.records for sample in record.samples):
+            notes.append(f"{run.name}: {lacking}; so best and weighted are left out.")
+        measures: Sequence[Measure] = ("pass", "majority") if lacking else ("pass", "majority", "best", "weighted")
+        questions = [Question(measure, k) for k in stored.sizes for measure in measures]
+        panels[run.name] = stored.rows(questions)
+    if not panels:
+        return []
+    lines = [
+        [
+            name,
+            row.question.label,
+            percent(row.mean),
+            band(row.interval.low, row.interval.high),
+            count(row.completion_tokens),
+        ]
+        for name, rows in panels.items()
+        for row in rows
+    ]
+    curves = {name: _curves(rows) for name, rows in panels.items()}
+    picture = Picture(
+        "accuracy-samples",
+        "Accuracy against the number of samples under each selector; the figures are in the table.",
+        lambda dark: plots.scaling(curves, dark=dark),
+    )
+    sheet = Sheet(("run", "estimate", "accuracy, %", "95 % interval", "generated tokens"), lines, names=2)
+    return [Section("What the stored samples allow", notes, sheet, (picture,))]
+
+
+def _curves(rows: Sequence[Row]) -> list[Curve]:
+    measures = dict.fromkeys(row.question.measure for row in rows)
+    return [
+        Curve(
+            measure,
+            [
+                Mark(row.question.k or 0, row.mean, row.interval.low, row.interval.high)
+                for row in rows
+                if row.question.measure == measure
+            ],
+            place,
+        )
+        for place, measure in enumerate(measures)
+    ]
