@@ -72,7 +72,7 @@ class Training:
 
 
 def split_by_problem(solutions: Sequence[LabelledSolution], share: float, seed: int) -> Split:
-    """Puts `share` of the problems aside, at least one.
+    """Puts `share` of the problems aside, at least one; the order of the solutions does not matter.
 
     Raises:
         TrainingError: there are fewer than two problems.
@@ -82,7 +82,8 @@ def split_by_problem(solutions: Sequence[LabelledSolution], share: float, seed: 
         raise TrainingError(f"training needs the labels of at least two problems, there are {len(problems)}")
     Random(seed).shuffle(problems)
     aside = set(problems[: min(len(problems) - 1, max(1, round(share * len(problems))))])
-    return Split([s for s in solutions if s.problem not in aside], [s for s in solutions if s.problem in aside])
+    ordered = sorted(solutions, key=lambda solution: (solution.problem, solution.number))
+    return Split([s for s in ordered if s.problem not in aside], [s for s in ordered if s.problem in aside])
 
 
 def targets_of(solution: LabelledSolution, kind: Targets) -> list[float | None]:
