@@ -1,14 +1,20 @@
 """What every reward model keeps, plug-ins included: add it to `MEMBERS`."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from prm import (
     AGGREGATIONS,
+    FAMILIES,
     FakePRM,
+    FamilyPRM,
     Judge,
     OnTokens,
     PRMError,
@@ -17,6 +23,7 @@ from prm import (
     StepScores,
     check_scores,
 )
+from prm.transformers import TransformersBackend, load_prm, read_config
 from strategies.base import Chunk, Prompt, Sampling
 from strategies.budget import Account
 from tts_server.engines.fake import FakeEngine, FakeReply, FakeRequest, decode
@@ -40,6 +47,7 @@ class Member:
     """Whether nothing of it runs any more."""
     computed: Callable[[], int] = lambda: 0
     """Tokens that it has computed so far."""
+    close: Callable[[], None] = lambda: None
 
 
 def verdict(request: FakeRequest) -> FakeReply:
@@ -80,13 +88,56 @@ def judge_by_text(delay_s: float) -> Member:
     return Member(Judge(Verifier(engine)), lambda: engine.live == 0, lambda: engine.computed)
 
 
+@cache
+def family_at(path: str) -> FamilyPRM:
+    return load_prm(path, separator="\n\n" if path.endswith("trl") else None)
+
+
+@cache
+def weights_at(path: str) -> Any:
+    from prm.reward_models import load
+
+    return load(path, read_config(path), family_at(path).family.head)
+
+
+def elsewhere(do: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Runs something to its end beside the test's own event loop."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(do())).result()
+
+
+def of_family(path: str, delay_s: float) -> Member:
+    family = family_at(path).family
+    backend = TransformersBackend(path, read_config(path), family.head, wait_s=delay_s)
+    elsewhere(backend.start)
+    prm = FamilyPRM(family, backend, family.name)
+    return Member(prm, lambda: backend.waiting == 0, lambda: backend.computed, partial(elsewhere, backend.close))
+
+
 MEMBERS = [fake, judge, judge_by_text]
 
 
-@pytest.fixture(params=MEMBERS, ids=lambda make: make.__name__)
-def make(request: pytest.FixtureRequest) -> Callable[[float], Member]:
-    made: Callable[[float], Member] = request.param
-    return made
+@pytest.fixture(params=[*MEMBERS, *FAMILIES], ids=lambda made: made if isinstance(made, str) else made.__name__)
+def make(
+    request: pytest.FixtureRequest, saved: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[float], Member]]:
+    if not isinstance(request.param, str):
+        yield request.param
+        return
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    # Weights are read once: the test's models are many servers of them.
+    weights = weights_at(str(saved(request.param)))
+    monkeypatch.setattr("prm.reward_models.load", lambda *args, **options: weights)
+    made = list[Member]()
+
+    def make(delay_s: float) -> Member:
+        made.append(of_family(str(saved(request.param)), delay_s))
+        return made[-1]
+
+    yield make
+    for member in made:
+        member.close()
 
 
 def score(prm: ProcessRewardModel, solutions: list[list[str]]) -> list[StepScores]:
@@ -166,8 +217,9 @@ def test_cancelling_at_any_await_leaves_nothing_behind_and_nothing_unsaid(make: 
     async def main(turns: int) -> bool:
         member, tokens = make(0), list[int]()
         call = asyncio.create_task(member.prm.score(QUESTION, SOLUTIONS, on_tokens=tokens.append))
-        for _ in range(turns):
-            await asyncio.sleep(0)
+        for turn in range(turns):
+            # What a thread computes takes time besides turns of the loop.
+            await asyncio.sleep(0 if turn < 25 or call.done() else 0.05)
         done = call.done()
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
