@@ -25,9 +25,6 @@ class _Stream:
     def _opened(self, response: httpx.Response) -> httpx.Response:
         self._response = response
         self._reader = Reader(response.headers.get("x-request-id"))
-        media_type = response.headers.get("content-type", "").partition(";")[0]
-        if media_type != MEDIA_TYPE:
-            raise UnexpectedAnswer(f"The server answers with {media_type or 'an unknown type'!r}, not with a stream.")
         return response
 
     def _begin(self) -> None:
@@ -41,10 +38,13 @@ class _Stream:
         return self._reader.result
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self, response: httpx.Response) -> Iterator[None]:
         """Turns what breaks a stream into our errors, with what had come."""
         try:
             with translated():
+                media_type = response.headers.get("content-type", "").partition(";")[0]
+                if media_type != MEDIA_TYPE:
+                    raise UnexpectedAnswer(f"The server answers with {media_type or 'no type'!r}, not with a stream.")
                 try:
                     yield
                 except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
@@ -88,7 +88,7 @@ class ChatStream(_Stream):
         self._begin()
         try:
             response = self._open()
-            with self._explained():
+            with self._explained(response):
                 for piece in response.iter_bytes():
                     yield from self._reader.feed(piece)
                 self._reader.end()
@@ -137,7 +137,7 @@ class AsyncChatStream(_Stream):
         self._begin()
         try:
             response = await self._open()
-            with self._explained():
+            with self._explained(response):
                 async for piece in response.aiter_bytes():
                     for event in self._reader.feed(piece):
                         yield event

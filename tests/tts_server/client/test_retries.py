@@ -19,6 +19,7 @@ from tts_server.client import (
     TimedOut,
     Unavailable,
 )
+from tts_server.client.calls import chat, http_options
 from tts_server.client.retries import CAP_S, FIRST_S, LONGEST_S, Attempts, retry_after_s
 
 SOON = {"retry-after-ms": "1"}
@@ -131,6 +132,15 @@ def test_a_search_that_takes_too_long_is_left_and_not_repeated() -> None:
             await until(lambda: server.left == 1)
 
     asyncio.run(main())
+
+
+def test_the_time_to_connect_is_bounded_apart() -> None:
+    for given, read, connect in ((600.0, 600, 5), (2.0, 2, 2), (httpx.Timeout(None), None, None)):
+        timeout = http_options("http://127.0.0.1:9", None, given, None)["timeout"]
+        assert (timeout.read, timeout.connect) == (read, connect)
+        with httpx.Client() as http:
+            sent = chat("?", "fake", None, given, {}).request(http).extensions["timeout"]
+        assert (sent["read"], sent["connect"]) == (read, connect)
 
 
 def test_a_server_that_is_not_there_is_tried_again() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from scripted import DONE, WHOLE, Reply, chunk, scripted
+from serving import until
 
 from tts_server.client import (
     AsyncClient,
@@ -52,7 +53,7 @@ async def broken(*frames: Any, timeout: float = 30, **reply: Any) -> TTSError:
 
 
 def partial_text(error: TTSError) -> str | None:
-    return error.partial and error.partial.text
+    return error.partial.text if error.partial else None
 
 
 def test_a_whole_stream_is_a_whole_answer() -> None:
@@ -109,6 +110,44 @@ def test_a_connection_that_breaks_after_the_end_breaks_nothing() -> None:
             AsyncClient(server.url, model="fake") as client,
         ):
             assert (await client.stream("?").result()).text == "Four."
+
+    asyncio.run(main())
+
+
+def test_what_comes_after_the_end_is_not_read() -> None:
+    async def main() -> None:
+        frames = [*WHOLE_STREAM, "data: no JSON\n\n", chunk({"content": "!"}), DONE]
+        async with scripted(Reply(frames=frames)) as server, AsyncClient(server.url, model="fake") as client:
+            events = [event async for event in client.stream("?")]
+            assert [type(event) for event in events] == [Delta, Delta, Final]
+
+    asyncio.run(main())
+
+
+def test_a_stream_that_breaks_is_closed_while_its_error_lives() -> None:
+    async def main() -> None:
+        replies = [Reply(frames=["data: no JSON\n\n"], hang=True)] * 2
+        replies += [Reply(frames=[], hang=True, headers={"content-type": "text/html"})] * 2
+        async with scripted(*replies) as server:
+            kept = []
+
+            def ask(client: Client) -> None:
+                with pytest.raises(UnexpectedAnswer) as caught:
+                    list(client.stream("?"))
+                kept.append(caught)
+
+            async def left(count: int) -> None:
+                await until(lambda: server.left == count)
+
+            async with AsyncClient(server.url, model="fake") as client:
+                with Client(server.url, model="fake") as sync:
+                    for count in (1, 3):
+                        with pytest.raises(UnexpectedAnswer) as caught:
+                            await client.stream("?").result()
+                        kept.append(caught)
+                        await left(count)
+                        await asyncio.to_thread(ask, sync)
+                        await left(count + 1)
 
     asyncio.run(main())
 
