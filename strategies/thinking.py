@@ -27,11 +27,22 @@ class Splitter:
         self._held = ""
         self._begun = False
         """Whether the thought has any text yet."""
+        self._thought = False
 
     @property
     def thinking(self) -> bool:
         """Whether the thought is not closed yet."""
         return self._place == "thought"
+
+    @property
+    def thought(self) -> bool:
+        """Whether there is a thought, closed or not."""
+        return self._thought
+
+    @property
+    def deciding(self) -> bool:
+        """Whether it may yet begin with a thought."""
+        return self._place == "start"
 
     def push(self, text: str) -> Parts:
         """What is certain now; a piece that may yet turn out to be a tag is held back."""
@@ -45,7 +56,7 @@ class Splitter:
         text = self._held + text
         bare = text.lstrip()
         if bare.startswith(OPEN):
-            self._place, self._held = "thought", ""
+            self._place, self._held, self._thought = "thought", "", True
             return self._think(bare.removeprefix(OPEN))
         if OPEN.startswith(bare):
             self._held = text
@@ -88,10 +99,13 @@ def split(text: str) -> Parts:
 
 def answer_tokens(chunks: Sequence[Chunk]) -> int:
     """How many of a sample's tokens are not of its thought; a token that holds the end of both counts."""
+    if not "".join(chunk.text for chunk in chunks).lstrip().startswith(OPEN):
+        return sum(chunk.completion_tokens for chunk in chunks)
     splitter, tokens = Splitter(), 0
     for chunk in chunks:
         thinking = splitter.thinking
-        if splitter.push(chunk.text).answer or not (thinking or splitter.thinking):
+        answer = splitter.push(chunk.text).answer
+        if answer or not (thinking or splitter.thinking or splitter.deciding):
             tokens += chunk.completion_tokens
     return tokens
 

@@ -15,9 +15,10 @@ from tts_server import __version__
 from tts_server.config import ConfigError, Settings
 from tts_server.engines.base import ServedEngine
 from tts_server.errors import InvalidRequest
-from tts_server.handlers import HANDLERS
+from tts_server.handlers import HANDLERS, RESPONSES
 from tts_server.middleware import Auth, BodyLimit, Gate, RequestId, read_keys
 from tts_server.plan import check_options
+from tts_server.prms.source import Source, parse
 from tts_server.routes import chat, health, models, prm
 from tts_server.routes import strategies as strategies_route
 from tts_server.service import Service
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "qwen2.5-coder-0.5b-instruct"
 """Served where nothing else is asked for: small, and on the package index too."""
+SHARE = 0.5
+"""Of a GPU's memory: what vLLM gets for the policy beside a reward model, unless `engine_args` say another share."""
 
 
 def create_app(
@@ -57,6 +60,7 @@ def create_app(
             Middleware(Gate, limit=settings.max_requests),
         ],
         exception_handlers=dict(HANDLERS),
+        responses=RESPONSES,
         redirect_slashes=False,
     )
     app.state.service = service
@@ -114,10 +118,19 @@ def build_engine(settings: Settings) -> ServedEngine:
     if kind == "vllm":
         from tts_server.engines.vllm import VLLMEngine  # noqa: PLC0415
 
-        return VLLMEngine(path, name=name, max_model_len=settings.max_model_len, args=settings.engine_args)
+        args = {**({"gpu_memory_utilization": SHARE} if _shares_gpu(settings) else {}), **settings.engine_args}
+        return VLLMEngine(path, name=name, max_model_len=settings.max_model_len, args=args)
     from tts_server.engines.transformers import TransformersEngine  # noqa: PLC0415
 
     return TransformersEngine(path, name=name, max_model_len=settings.max_model_len, args=settings.engine_args)
+
+
+def _shares_gpu(settings: Settings) -> bool:
+    """Whether a reward model with weights of its own runs in this process, and there is a GPU."""
+    from tts_server.prms.models import has_gpu  # noqa: PLC0415
+
+    elsewhere = settings.prm_upstream or settings.prm_backend == "http"
+    return not elsewhere and any(source.has_weights for source in parse(settings.prm)) and has_gpu()
 
 
 def choose_engine() -> str:
@@ -138,20 +151,24 @@ def choose_engine() -> str:
 
 
 def build_prms(settings: Settings, engine: ServedEngine) -> list[ProcessRewardModel]:
-    """The configured reward models, the default first.
+    """The configured reward models, the default first; none of them is started.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is none of that name, or it cannot run.
     """
-    if settings.prm == "none":
-        return []
-    if settings.prm == "fake":
+    return [_build_prm(source, settings, engine) for source in parse(settings.prm)]
+
+
+def _build_prm(source: Source, settings: Settings, engine: ServedEngine) -> ProcessRewardModel:
+    if source.kind == "fake":
         from prm.fake import FakePRM  # noqa: PLC0415
 
-        return [FakePRM()]
-    if settings.prm == "judge":
+        return FakePRM()
+    if source.kind == "judge":
         from prm.judge import Judge  # noqa: PLC0415
         from tts_server.verifier import Verifier  # noqa: PLC0415
 
-        return [Judge(Verifier(engine))]
-    raise ConfigError(f"prm: unknown reward model {settings.prm!r}; known: judge, fake, none")
+        return Judge(Verifier(engine))
+    from tts_server.prms.load import load  # noqa: PLC0415
+
+    return load(source, settings, engine)

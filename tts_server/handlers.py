@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
@@ -69,6 +70,29 @@ def invalid(error: dict[str, Any]) -> InvalidRequest:
         said += f", got {shown(error['input'])}"
     return (UnsupportedParameter if error["type"] == UNSUPPORTED else InvalidRequest)(said, param=param)
 
+
+class ErrorDetail(BaseModel):
+    """What went wrong, as OpenAI says it."""
+
+    message: str
+    type: str
+    param: str | None
+    """The request's field that is at fault."""
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer that is none."""
+
+    error: ErrorDetail
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorBody, "description": "The request is not what the API takes; `param` names the field."},
+    "4XX": {"model": ErrorBody, "description": "The request cannot be answered as it is."},
+    "5XX": {"model": ErrorBody, "description": "The server cannot answer now."},
+}
+"""The errors of every route, for `/openapi.json`."""
 
 HANDLERS: Mapping[Any, Any] = {
     RequestValidationError: on_invalid,

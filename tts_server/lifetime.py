@@ -19,8 +19,9 @@ from tts_server.reply import Envelope, chunks, completion, heartbeat
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_S = 15.0
-"""A stream is never silent for longer: LangChain gives up after 120 s without a chunk."""
+HEARTBEAT_S = 10.0
+"""A stream that is silent for as long gets a chunk that says nothing, so that none is silent for 15 s: LangChain gives
+up after 120 s without a chunk, and proxies sooner."""
 
 STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -33,7 +34,8 @@ class ChatReply(Response):
     """Runs a plan and sends its answer, whole or as server-sent events.
 
     It owns the request: when the client leaves, the plan is cancelled, its event iterator closed, and with it every
-    engine and reward model call, streaming or not. Until the first event an error is an HTTP status.
+    engine and reward model call, streaming or not. Until the first event, or the first heartbeat of a stream that waits
+    for it, an error is an HTTP status.
     """
 
     def __init__(self, plan: Plan, envelope: Envelope, stream: bool) -> None:
@@ -97,32 +99,25 @@ class _Sender:
         self.begun = False
         self._send = send
         self._envelope = envelope
-        self._sent_at = 0.0
+        self._sent_at = time.monotonic()
+        self._lock = asyncio.Lock()
 
     async def stream(self, rendered: AsyncGenerator[dict[str, Any], None]) -> None:
-        beat: asyncio.Task[None] | None = None
+        # It beats from the start: a first token may wait for long, and then the response begins without it.
+        beat = asyncio.create_task(self._beat())
         try:
             async with aclosing(rendered):
                 async for chunk in rendered:
-                    if not self.begun:
-                        await self._begin()
-                        beat = asyncio.create_task(self._beat())
                     await self._frame(orjson.dumps(chunk))
         finally:
-            if beat:
-                beat.cancel()
-                with suppress(asyncio.CancelledError):
-                    await beat
+            beat.cancel()
+            with suppress(asyncio.CancelledError):
+                await beat
         await self._end()
 
     async def fail(self, error: APIError) -> None:
         await self._frame(orjson.dumps(error.body))
         await self._end()
-
-    async def _begin(self) -> None:
-        self.begun = True
-        start: Message = {"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS}
-        await self._send(start)
 
     async def _end(self) -> None:
         await self._frame(b"[DONE]")
@@ -130,11 +125,18 @@ class _Sender:
 
     async def _frame(self, data: bytes) -> None:
         self._sent_at = time.monotonic()
-        # Some clients split at "\n\n" and nothing else.
-        await self._send({"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": True})
+        async with self._lock:
+            if not self.begun:
+                start: Message = {"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS}
+                await self._send(start)
+                self.begun = True
+            # Some clients split at "\n\n" and nothing else.
+            await self._send({"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": True})
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(max(0.0, self._sent_at + HEARTBEAT_S - time.monotonic()) or HEARTBEAT_S)
-            if time.monotonic() - self._sent_at >= HEARTBEAT_S:
+            left = self._sent_at + HEARTBEAT_S - time.monotonic()
+            if left > 0:
+                await asyncio.sleep(left)
+            else:
                 await self._frame(orjson.dumps(heartbeat(self._envelope)))

@@ -115,7 +115,7 @@ def _voice(envelope: Envelope) -> Voice:
 
 def _choice(index: int, sample: Sample, envelope: Envelope) -> Json:
     voice = _voice(envelope)
-    said = list(voice.all(sample))
+    said = list(voice.at_once(sample))
     logprobs = [_logprob(logprob) for part in said for logprob in part.logprobs or ()]
     return {
         "index": index,

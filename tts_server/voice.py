@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from strategies.base import Chunk, Sample, TokenLogprob
-from strategies.thinking import Splitter
+from strategies.thinking import Splitter, split
 from tts_server.forms import Form
 from tts_server.tools import Piece, Plain, Reader
 
@@ -34,6 +34,7 @@ class Voice:
         self._splitter = Splitter()
         self._reader: Reader = form.reader() if form else Plain()
         self._logprobs = logprobs
+        self._first: tuple[TokenLogprob, ...] = ()
 
     def hear(self, chunk: Chunk) -> Iterator[Said]:
         """What a chunk adds."""
@@ -42,8 +43,7 @@ class Voice:
         if thought:
             yield reasoning(thought)
         deltas = [self._delta(piece) for piece in self._reader.push(answer)]
-        told = self._logprobs and (answer or not (thinking or self._splitter.thinking))
-        logprobs = chunk.logprobs if told else ()
+        logprobs = self._told(chunk, answer=bool(answer) or not (thinking or self._splitter.thinking))
         if logprobs and not deltas:
             # A token can be without text of its own, being part of a character or held back.
             deltas = [{"content": ""}]
@@ -55,14 +55,33 @@ class Voice:
         thought, answer = self._splitter.end()
         if thought:
             yield reasoning(thought)
-        for piece in (*self._reader.push(answer), *self._reader.end()):
-            yield Said(self._delta(piece))
+        deltas = [self._delta(piece) for piece in (*self._reader.push(answer), *self._reader.end())]
+        if self._first and not deltas:
+            deltas = [{"content": ""}]
+        for i, delta in enumerate(deltas):
+            yield Said(delta, None if i else self._first)
+
+    def _told(self, chunk: Chunk, *, answer: bool) -> tuple[TokenLogprob, ...]:
+        """The logprobs that go out with a chunk; those before it is certain that there is no thought wait for that."""
+        if not self._logprobs:
+            return ()
+        if self._splitter.deciding:
+            self._first += chunk.logprobs
+            return ()
+        first, self._first = self._first, ()
+        return (() if self._splitter.thought else first) + (chunk.logprobs if answer else ())
 
     def all(self, sample: Sample) -> Iterator[Said]:
-        """A whole sample."""
+        """A whole sample, piece by piece."""
         for chunk in sample.chunks:
             yield from self.hear(chunk)
         yield from self.end()
+
+    def at_once(self, sample: Sample) -> Iterator[Said]:
+        """A whole sample in as few pieces as can be."""
+        if self._logprobs and split(sample.text).thought:
+            return self.all(sample)  # only its pieces tell which tokens are the thought's
+        return self.all(Sample([Chunk(0, text=sample.text, logprobs=sample.logprobs)]))
 
     def _delta(self, piece: Piece) -> Json:
         if piece.call is None:

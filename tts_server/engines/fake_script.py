@@ -84,7 +84,8 @@ class _Instance:
         if "const" in schema or "enum" in schema:
             return schema["const"] if "const" in schema else self.rng.choice(schema["enum"])
         if branches := schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf"):
-            return self.of({**schema, **branches[0]} if isinstance(branches[0], dict) else {}, depth + 1)
+            own = {key: value for key, value in schema.items() if key not in ("anyOf", "oneOf", "allOf")}
+            return self.of(own | (branches[0] if isinstance(branches[0], dict) else {}), depth + 1)
         kind = schema.get("type", "object" if "properties" in schema else "null")
         return self._of_type(kind[0] if isinstance(kind, list) else kind, schema, depth)
 

@@ -11,7 +11,7 @@ from tts_server.reply import Envelope
 router = APIRouter(route_class=JSONRoute)
 
 
-@router.post("/v1/chat/completions")
+@router.post("/v1/chat/completions", responses={200: {"content": {"text/event-stream": {}}}})
 async def chat(request: Request, body: ChatRequest) -> Response:
     """Answers a chat with the strategy that it asks for."""
     planned = plan(body, request.app.state.service)
