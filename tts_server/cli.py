@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 import strategies as strategy_registry
+from prm.families import FAMILIES
 from tts_server.config import ConfigError, Settings, load
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Spends inference compute on better answers.")
@@ -23,6 +24,10 @@ app.add_typer(models, name="models")
 out = Console()
 err = Console(stderr=True)
 
+PRM_HELP = (
+    "judge, generative, fake or none; or [KIND:]MODEL, a directory, hub id or name of `models list` of a KIND that is "
+    "told by the model or is one of: " + ", ".join(FAMILIES) + ", generative, lora."
+)
 URL = Annotated[str, typer.Option(help="Where the server listens.")]
 
 
@@ -37,7 +42,9 @@ def serve(
     model: Annotated[str | None, typer.Option(help="A name of `models list`, a local directory, or a hub id.")] = None,
     engine: Annotated[str | None, typer.Option(help="auto, vllm, openai, transformers or fake.")] = None,
     upstream: Annotated[str | None, typer.Option(help="Base URL of the upstream of --engine openai.")] = None,
-    prm: Annotated[str | None, typer.Option(help="judge, fake or none.")] = None,
+    prm: Annotated[str | None, typer.Option(help=PRM_HELP)] = None,
+    prm_backend: Annotated[str | None, typer.Option(help="auto, transformers, vllm or http.")] = None,
+    prm_upstream: Annotated[str | None, typer.Option(help="Base URL of the reward model's vLLM server.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
     api_key_file: Annotated[Path | None, typer.Option(help="API keys, one a line.")] = None,
@@ -58,6 +65,8 @@ def serve(
             engine=engine,
             upstream=upstream,
             prm=prm,
+            prm_backend=prm_backend,
+            prm_upstream=prm_upstream,
             host=host,
             port=port,
             api_key_file=api_key_file,

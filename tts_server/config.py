@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 ENV_PREFIX = "TTS_SERVER_"
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+PRMBackend = Literal["auto", "transformers", "vllm", "http"]
 EngineName = Literal["auto", "vllm", "openai", "transformers", "fake"]
 
 
@@ -100,7 +101,24 @@ class Settings(BaseSettings):
     tool_parser: Literal["auto", "hermes", "llama3_json"] = "auto"
     """How the model writes calls of tools; `auto` looks at its chat template."""
     prm: str = "judge"
-    """The reward model: `judge` (the policy itself), `fake` or `none`."""
+    """The reward models, the default first: `judge` (the policy itself), `fake`, `none`, or KIND:MODEL, where KIND may
+    be left out if the model tells it; comma-separated if several."""
+    prm_backend: PRMBackend = "auto"
+    """Where a reward model with weights runs; `auto` is `http` if there is a `prm_upstream`, vLLM on a GPU and for the
+    policy's adapters, and else Transformers."""
+    prm_upstream: str | None = None
+    """Base URL of the vLLM server that serves the reward model."""
+    prm_upstream_api_key: SecretStr | None = None
+    """The key that goes to `prm_upstream`, and nowhere else."""
+    prm_args: dict[str, Any] = Field(default_factory=dict)
+    """Handed to the reward model's backend as they are: vLLM's engine arguments, or those of `from_pretrained`."""
+    prm_max_model_len: int | None = Field(None, ge=16)
+    """Tokens of a question and its solution; the reward model's own limit if not given."""
+    prm_separator: str | None = None
+    """Between steps, for reward models that were trained with one of several."""
+    prm_reference: bool = True
+    """Whether a reward model on vLLM is held, at its start, against a plain forward pass of its weights where they are
+    on this machine; whether step by step it scores as in one go is looked at in any case."""
     api_key_file: Path | None = None
     """File of API keys, one a line; without it no key is asked for."""
     max_body_bytes: int = Field(32 * 2**20, ge=1024)

@@ -5,14 +5,15 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
+from prm import PRMError
 from tts_server.config import ConfigError, Settings
-from tts_server.service import Service
+from tts_server.service import Lifetime, Service
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -26,18 +27,28 @@ async def serve(app: FastAPI, settings: Settings, on_ready: Callable[[str], None
         on_ready: called with the base URL once requests are answered.
 
     Raises:
-        ConfigError: the address cannot be listened on; found out before the engine takes its time to start.
+        ConfigError: the address cannot be listened on; found out before the engine takes its time to start. Or a
+            reward model cannot be run, or does not score as it should.
     """
     service: Service = app.state.service
     loop, starting = asyncio.get_running_loop(), asyncio.current_task()
     for number in SIGNALS:
         loop.add_signal_handler(number, starting.cancel if starting else loop.stop)
     with bound(settings.host, settings.port) as address:
-        try:
+        async with AsyncExitStack() as running:
+            running.push_async_callback(service.engine.close)
             await service.engine.start()
+            for prm in service.owned:
+                running.push_async_callback(prm.close)
+                await _started(prm)
             await _Server(app, settings, on_ready).serve([address])
-        finally:
-            await service.engine.close()
+
+
+async def _started(prm: Lifetime) -> None:
+    try:
+        await prm.start()
+    except (PRMError, ImportError, OSError) as error:
+        raise ConfigError(f"prm: {error}") from error
 
 
 def bound(host: str, port: int) -> socket.socket:

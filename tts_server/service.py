@@ -2,10 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from prm import ProcessRewardModel
 from tts_server.config import Settings
 from tts_server.engines.base import ServedEngine
+
+
+@runtime_checkable
+class Lifetime(Protocol):
+    """A reward model that has to be started before it serves."""
+
+    async def start(self) -> None:
+        """Raises one sentence that says what to do where it cannot."""
+        ...
+
+    async def close(self) -> None:
+        """May be called of one that did not start."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +31,11 @@ class Service:
     settings: Settings
     created: int
     """Unix seconds of the start: the `created` of every listed model."""
+
+    @property
+    def owned(self) -> list[Lifetime]:
+        """The reward models that have to be started, after the engine, on which they may run."""
+        return [prm for prm in self.prms.values() if isinstance(prm, Lifetime)]
 
     @property
     def default_prm(self) -> str | None:

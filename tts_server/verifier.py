@@ -25,6 +25,9 @@ class Generates(Protocol):
     @property
     def max_model_len(self) -> int | None: ...
 
+    @property
+    def continues(self) -> bool: ...
+
     def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]: ...
 
 

@@ -40,8 +40,15 @@ class EngineReader:
         return (self._engine.max_model_len or 1) - 1
 
     async def start(self) -> None:
+        """Starts the engine if it is owned.
+
+        Raises:
+            PRMError: the engine takes no token ids.
+        """
         if self._owned:
             await self._owned.start()
+        if not self._engine.continues:
+            raise PRMError("an engine that takes no token ids cannot score; a reward model needs one of its own")
 
     async def close(self) -> None:
         if self._owned:

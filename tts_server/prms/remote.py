@@ -32,11 +32,11 @@ class RemoteReader:
 
     Args:
         http: the server's connections, without `/v1`; closed with this backend.
-        model: what the server calls the model; None is the only one that it serves.
+        model: what the server calls the model, where it serves several.
         head: the family's.
     """
 
-    def __init__(self, http: Upstream, model: str | None, head: Head) -> None:
+    def __init__(self, http: Upstream, model: str, head: Head) -> None:
         self._http = http
         self._model = model
         self._head = head
@@ -115,9 +115,9 @@ class RemoteReader:
         answer = await self._http.get("/v1/models")
         cards = answer.get("data") if isinstance(answer, dict) else None
         known = {card["id"]: card for card in cards or () if isinstance(card, dict) and "id" in card}
-        name = self._model or (next(iter(known)) if len(known) == 1 else None)
-        if name is None or name not in known:
-            raise PRMError(f"it serves {', '.join(known) or 'no model'}, not {name or 'one alone'}")
+        name = next(iter(known)) if len(known) == 1 else self._model
+        if name not in known:
+            raise PRMError(f"it serves {', '.join(known) or 'no model'}, not {name!r}")
         length = known[name].get("max_model_len")
         if not isinstance(length, int):
             raise PRMError("it does not tell max_model_len, so it is not vLLM")
