@@ -65,7 +65,7 @@ class VLLMEngine:
         """
         self.model = name
         self.max_model_len = max_model_len
-        self._path = model_path
+        self.path = model_path
         self._args = dict(args or {})
         self._loras: list[LoRA] = []
         self._llm: Any = None
@@ -185,7 +185,7 @@ class VLLMEngine:
 
     async def _launch(self) -> Any:
         """A new AsyncLLM. If this is cancelled, it waits for vLLM's start to end, so that no process is left."""
-        building = asyncio.ensure_future(asyncio.to_thread(vllm_host.build, self._path, self.max_model_len, self._args))
+        building = asyncio.ensure_future(asyncio.to_thread(vllm_host.build, self.path, self.max_model_len, self._args))
         try:
             llm = await asyncio.shield(building)
         except asyncio.CancelledError:
