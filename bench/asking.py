@@ -35,6 +35,8 @@ ATTEMPTS = 3
 """At a question that the server fails on."""
 FIRST_S, CAP_S = 0.5, 15.0
 """Pauses between attempts double from the one to the other."""
+CHECK_EVERY_S = 1.0
+"""No server takes another's place faster than this without being missed."""
 
 
 class RunError(Exception):
@@ -67,6 +69,7 @@ class Asker:
         self._url = url
         self._patience_s = patience_s
         self._tts = tts_of(settings, server)
+        self._checked_at = time.monotonic()
 
     async def ask(self, messages: Sequence[dict[str, str]]) -> Reply:
         """The server's answer, after as many attempts as make sense.
@@ -79,7 +82,7 @@ class Asker:
         failures, gone_at, pause_s = 0, None, FIRST_S
         while True:
             try:
-                if gone_at is not None:
+                if gone_at is not None or time.monotonic() - self._checked_at >= CHECK_EVERY_S:
                     await self._same_server()
                 return await self._once(messages)
             except TTSError as error:
@@ -101,8 +104,9 @@ class Asker:
             pause_s *= 2
 
     async def _same_server(self) -> None:
-        """Raises RunError if another server has taken the place of the one that went away."""
+        """Raises RunError if another server has taken the place of the one that the run began with."""
         _, server = await describe(self._client, self._url, self._settings.model)
+        self._checked_at = time.monotonic()
         if changed := differences(self._server, server):
             raise RunError(f"another server answers at {self._url} now; before and now: {'; '.join(changed)}")
 

@@ -375,7 +375,23 @@ def test_another_server_that_takes_the_place_ends_the_run(tmp_path: Path) -> Non
 
     asyncio.run(main())
 
-    listed = {"object": "list", "data": [{"id": "m", "object": "model", "created": 1, "owned_by": "vllm"}]}
+
+def test_another_server_is_found_out_between_two_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "CHECK_EVERY_S", 0.0)
+    other = Reply(body={"version": "0.34.0"})
+
+    async def main() -> None:
+        listed, _ = FOREIGN
+        async with scripted(*FOREIGN, *FOREIGN, Reply(body=WHOLE), listed, other) as server:
+            plain = job(tmp_path, server.url, strategy=None, options={}, concurrency=1, problems=PROBLEMS[:3])
+            with pytest.raises(RunError, match=r"another server answers at .*version: '0\.33\.0', '0\.34\.0'"):
+                await run(plain, Watch())
+
+    asyncio.run(main())
+    assert len(read_records(tmp_path)) == 1
+
+
+def test_a_busy_server_is_asked_again_when_it_says(tmp_path: Path) -> None:
     busy = Reply(429, {"error": {"message": "queue full"}}, {"retry-after": "0.01"})
 
     async def main() -> Outcome:
