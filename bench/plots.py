@@ -2,7 +2,6 @@
 
 import io
 import math
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -145,13 +144,13 @@ def scaling(panels: Mapping[str, Sequence[Curve]], *, dark: bool = False) -> byt
     """
     columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
-    with _themed(dark, (8.0, 3.2 * rows + 1.2)) as (figure, _):
+    with _themed(dark, (9.0, 3.2 * rows + 1.0)) as (figure, _):
         grid = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
         for axes, (title, curves) in zip(grid, panels.items(), strict=False):
             for curve in curves:
                 _draw(axes, curve, joined=True)
             _scale(axes, [mark.x for curve in curves for mark in curve.marks], counts=True)
-            axes.set_title(textwrap.shorten(title, 60), fontsize=10)
+            axes.set_title(_short(title, 56), fontsize=10)
             axes.set_xlabel("samples, k")
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
@@ -164,7 +163,7 @@ def breakdown(groups: Sequence[str], curves: Sequence[Curve], *, dark: bool = Fa
     Raises:
         RuntimeError: matplotlib is not installed.
     """
-    with _themed(dark, (8.0, 0.45 * len(groups) + 0.13 * len(curves) * len(groups) + 1.6)) as (figure, theme):
+    with _themed(dark, (9.0, (0.3 + 0.14 * len(curves)) * len(groups) + 1.4)) as (figure, theme):
         axes = figure.add_subplot()
         for place, curve in enumerate(curves):
             offset = 0.7 * ((place + 0.5) / len(curves) - 0.5)
@@ -178,16 +177,16 @@ def breakdown(groups: Sequence[str], curves: Sequence[Curve], *, dark: bool = Fa
                 )
         for edge in range(1, len(groups)):
             axes.axhline(edge - 0.5, color=theme["rule"], linewidth=0.6)
-        axes.set_yticks(range(len(groups)), [textwrap.shorten(group, 40) for group in groups])
+        axes.set_yticks(range(len(groups)), [_short(group, 40) for group in groups])
         axes.set_ylim(len(groups) - 0.5, -0.5)
-        axes.set_xlim(0, 100)
+        axes.set_xlim(-1, 101)
         axes.grid(axis="x", alpha=0.6, linewidth=0.6)
         axes.set_xlabel("accuracy, %")
         return _png(figure, axes)
 
 
 @contextmanager
-def _themed(dark: bool, size: tuple[float, float] = (8.0, 5.0)) -> "Iterator[tuple[Figure, dict[str, str]]]":
+def _themed(dark: bool, size: tuple[float, float] = (6.8, 4.2)) -> "Iterator[tuple[Figure, dict[str, str]]]":
     try:
         from matplotlib import rc_context  # noqa: PLC0415
         from matplotlib.figure import Figure  # noqa: PLC0415
@@ -228,7 +227,12 @@ def _style(place: int) -> dict[str, Any]:
 
 def _name(label: str) -> str:
     # matplotlib leaves out of a legend what begins with an underscore.
-    return textwrap.shorten(label, 48).lstrip("_") or "?"
+    return _short(label, 33).lstrip("_") or "?"
+
+
+def _short(text: str, width: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
 def _scale(axes: "Axes", xs: Sequence[float], *, counts: bool = False) -> None:
@@ -259,8 +263,10 @@ def _finished(figure: "Figure", panels: "Sequence[Axes]") -> bytes:
 
 def _png(figure: "Figure", axes: "Axes") -> bytes:
     handles, names = axes.get_legend_handles_labels()
-    widest = max(map(len, names))
-    columns = max(1, min(4, len(names), 100 // (widest + 8)))
+    width, height = figure.get_size_inches()
+    # A letter of the legend is about a twelfth of an inch wide, a line a fifth of one high.
+    columns = max(1, min(4, len(names), int(width * 12 / (max(map(len, names)) + 7))))
+    figure.set_size_inches(width, height + 0.2 * math.ceil(len(names) / columns))
     figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=150)

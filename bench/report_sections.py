@@ -54,20 +54,20 @@ def _accuracy(runs: Sequence[Run]) -> Section:
         "run": lambda run: run.name,
         "accuracy, %": lambda run: percent(run.accuracy),
         "95 % interval": lambda run: band(*run.interval),
+        "frontier": lambda run: ", ".join(
+            name for name, leaders in (("tokens", by_tokens), ("time", by_time)) if run.name in leaders
+        ),
         "problems": lambda run: count(len(run.records)),
         "generated tokens": lambda run: count(run.tokens),
         "prompt tokens": lambda run: count(_each(run, run.cost.prompt_tokens)),
         "reward model tokens": lambda run: count(_each(run, run.cost.prm_tokens)) if run.cost.prm_tokens else "",
         "seconds": lambda run: f"{run.seconds:.1f}" if run.seconds is not None else "",
         "seconds, p95": lambda run: f"{run.cost.latency.p95:.1f}" if run.cost.latency else "",
-        "to first token, s": lambda run: f"{run.cost.ttft.mean:.2f}" if run.cost.ttft else "",
-        "problems/s": lambda run: f"{run.cost.requests_s:.2f}" if run.cost.requests_s else "",
-        "wall time": lambda run: span(run.cost.wall_s) if run.cost.wall_s else "",
+        "first token, s": lambda run: f"{run.cost.ttft.mean:.2f}" if run.cost.ttft else "",
         "FLOPs": lambda run: f"{run.cost.flops / len(run.records):.1e}" if run.cost.flops else "",
         "$": lambda run: f"{run.cost.dollars:.4f}" if run.cost.dollars is not None else "",
-        "frontier": lambda run: ", ".join(
-            name for name, leaders in (("tokens", by_tokens), ("time", by_time)) if run.name in leaders
-        ),
+        "problems/s": lambda run: f"{run.cost.requests_s:.2f}" if run.cost.requests_s else "",
+        "wall time": lambda run: span(run.cost.wall_s) if run.cost.wall_s else "",
     }
     filled = {head: cell for head, cell in columns.items() if any(map(cell, runs))}
     sheet = Sheet(list(filled), [[cell(run) for cell in filled.values()] for run in runs])
@@ -158,10 +158,11 @@ def _pair_cells(pair: Pair) -> list[str]:
 
 
 def _groups(runs: Sequence[Run], groups: Groups) -> Section:
-    lines = [
-        [name, *("" if s is None else f"{percent(s.accuracy)} ({band(*s.interval)}), n = {s.problems}" for s in shares)]
-        for name, shares in zip(groups.names, groups.shares, strict=True)
-    ]
+    lines = []
+    for name, shares in zip(groups.names, groups.shares, strict=True):
+        sizes = sorted({share.problems for share in shares if share})
+        figures = ["" if s is None else f"{percent(s.accuracy)} ({band(*s.interval)})" for s in shares]
+        lines.append([name, " to ".join(map(str, dict.fromkeys((sizes[0], sizes[-1])))), *figures])
     curves = [
         Curve(
             run.name,
@@ -176,7 +177,7 @@ def _groups(runs: Sequence[Run], groups: Groups) -> Section:
         f"Accuracy by {groups.by}; the figures are in the table.",
         lambda dark: plots.breakdown(groups.names, shown, dark=dark),
     )
-    sheet = Sheet([groups.by, *(run.name for run in runs)], lines)
+    sheet = Sheet([groups.by, "problems", *(run.name for run in runs)], lines)
     return Section(f"By {groups.by}", ["Accuracy in percent, with Wilson's 95 % interval."], sheet, (picture,))
 
 
@@ -185,7 +186,8 @@ def _pools(runs: Sequence[Run]) -> list[Section]:
     panels: dict[str, list[Row]] = {}
     notes = [
         "From the same samples: what k of them would have reached under each selector, on average over which k "
-        "(`pass` is a perfect choice). The scores are the stored ones."
+        "(pass: a perfect choice). In percent, with 95 % of a bootstrap over problems, or Wilson's where every value "
+        "is right or wrong. The scores are the stored ones."
     ]
     for run in runs:
         if min(len(record.samples) for record in run.records if record.error is None or record.samples) < 2:
@@ -201,25 +203,26 @@ def _pools(runs: Sequence[Run]) -> list[Section]:
         panels[run.name] = stored.rows(questions)
     if not panels:
         return []
-    lines = [
-        [
-            name,
-            row.question.label,
-            percent(row.mean),
-            band(row.interval.low, row.interval.high),
-            count(row.completion_tokens),
-        ]
-        for name, rows in panels.items()
-        for row in rows
-    ]
+    ks = sorted({row.question.k or 0 for rows in panels.values() for row in rows})
+    lines = [line for name, rows in panels.items() for line in _pool_lines(name, rows, ks)]
     curves = {name: _curves(rows) for name, rows in panels.items()}
     picture = Picture(
         "accuracy-samples",
         "Accuracy against the number of samples under each selector; the figures are in the table.",
         lambda dark: plots.scaling(curves, dark=dark),
     )
-    sheet = Sheet(("run", "estimate", "accuracy, %", "95 % interval", "generated tokens"), lines, names=2)
+    sheet = Sheet(("run", "selector", *(f"k = {k}" for k in ks)), lines, names=2)
     return [Section("What the stored samples allow", notes, sheet, (picture,))]
+
+
+def _pool_lines(name: str, rows: Sequence[Row], ks: Sequence[int]) -> Iterator[list[str]]:
+    for measure in dict.fromkeys(row.question.measure for row in rows):
+        found = {row.question.k: row for row in rows if row.question.measure == measure}
+        shares = {k: f"{percent(row.mean)} ({band(row.interval.low, row.interval.high)})" for k, row in found.items()}
+        yield [name, measure, *(shares.get(k, "") for k in ks)]
+    tokens = {row.question.k: count(row.completion_tokens) for row in rows}
+    if any(tokens.values()):
+        yield [name, "generated tokens", *(tokens.get(k, "") for k in ks)]
 
 
 def _curves(rows: Sequence[Row]) -> list[Curve]:
