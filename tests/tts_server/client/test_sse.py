@@ -11,7 +11,7 @@ from tts_server.client.errors import UnexpectedAnswer
 from tts_server.client.sse import Events
 
 ENDS = ("\n", "\r\n", "\r")
-TEXT = st.text(st.characters(exclude_characters="\r\n", exclude_categories=("Cs",)), max_size=12)
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=12)
 
 
 @st.composite
