@@ -55,6 +55,10 @@ class StandIn:
     """Tokens a frame."""
     reasoning: str = ""
     """What a chat thinks before it answers."""
+    calls: tuple[tuple[str, str], ...] = ()
+    """Which tools a chat calls behind its text, and with which arguments."""
+    opening: str | None = None
+    """With which the template ends; None where the upstream tells no text of token ids."""
     cached: int = 0
     token_s: float = 0.0
     failures: list[Failure] = field(default_factory=list)
@@ -95,6 +99,7 @@ class StandIn:
         if self.kind == "vllm":
             routes += [
                 Route("/tokenize", self._tokenize, methods=["POST"]),
+                *([] if self.opening is None else [Route("/detokenize", self._detokenize, methods=["POST"])]),
                 Route(f"{self.api}/completions", self._generate, methods=["POST"]),
             ]
         return Starlette(routes=routes)
@@ -130,8 +135,14 @@ class StandIn:
             text = text.removesuffix("\n")
         elif body.get("add_generation_prompt", True):
             text += "<assistant>"
+        text += "".join(f"[{tool['function']['name']}]" for tool in body.get("tools") or ())
         text += "".join(f"[{k}={v}]" for k, v in (body.get("chat_template_kwargs") or {}).items())
+        text += self.opening or ""
         return JSONResponse({"tokens": list(map(ord, text)), "max_model_len": self.max_model_len, "count": len(text)})
+
+    async def _detokenize(self, request: Request) -> Response:
+        body = await self._body(request)
+        return JSONResponse({"prompt": "".join(map(chr, body["tokens"]))})
 
     async def _generate(self, request: Request) -> Response:
         if refused := self._locked(request):
@@ -253,12 +264,29 @@ class _Stream(Response):
             yield self._frame(index, {"delta": {"role": "assistant", "content": ""}})
             for char in self.upstream.reasoning:
                 yield self._grown(index, {"delta": {"reasoning_content": char}}, 1)
+            if self.upstream.calls:
+                yield from self._calling(index)
+                return
         pieces = [text[i : i + self.upstream.piece] for i in range(0, len(text), self.upstream.piece)]
         for piece in pieces[:-1]:
             yield self._grown(index, self._told(piece), len(piece))
         end = {"finish_reason": ends} | ({} if self.chat else {"stop_reason": stop})
         last = pieces[-1] if pieces else ""
         yield self._grown(index, self._told(last) | end, len(last))
+
+    def _calling(self, index: int) -> Iterator[Body]:
+        for number, (name, arguments) in enumerate(self.upstream.calls):
+            head = {
+                "index": number,
+                "id": f"c{number}",
+                "type": "function",
+                "function": {"name": name, "arguments": ""},
+            }
+            yield self._grown(index, {"delta": {"tool_calls": [head]}}, 1)
+            for char in arguments:
+                part = {"index": number, "function": {"arguments": char}}
+                yield self._grown(index, {"delta": {"tool_calls": [part]}}, 1)
+        yield self._grown(index, {"delta": {}, "finish_reason": "tool_calls"}, 1)
 
     def _grown(self, index: int, choice: Body, tokens: int) -> Body:
         self.counts[index] += tokens

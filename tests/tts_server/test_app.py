@@ -70,3 +70,18 @@ def test_reward_models_by_name(name: str, built: list[str]) -> None:
 def test_an_unknown_reward_model_is_named() -> None:
     with pytest.raises(ConfigError, match=r"prm: unknown reward model 'big'; known: judge, fake, none"):
         build_prms(Settings(prm="big"), FakeEngine())
+
+
+def test_the_published_errors_are_those_that_are_sent() -> None:
+    spec = create_app(FakeEngine()).openapi()
+    assert "HTTPValidationError" not in spec["components"]["schemas"]
+    error = spec["components"]["schemas"]["ErrorDetail"]
+    assert set(error["required"]) == {"message", "type", "param", "code"}
+    for path, operations in spec["paths"].items():
+        for operation in operations.values():
+            told = operation["responses"]
+            assert "422" not in told, path
+            for status in ("400", "4XX", "5XX"):
+                schema = told[status]["content"]["application/json"]["schema"]
+                assert schema == {"$ref": "#/components/schemas/ErrorBody"}
+    assert "text/event-stream" in spec["paths"]["/v1/chat/completions"]["post"]["responses"]["200"]["content"]

@@ -368,6 +368,38 @@ def test_a_silent_stream_says_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> 
     asyncio.run(main())
 
 
+def test_a_stream_that_waits_for_its_first_token_begins_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifetime, "HEARTBEAT_S", 0.05)
+
+    def late_failure(request: FakeRequest) -> str:
+        raise UpstreamError("lost")
+
+    class Slow(FakeEngine):
+        async def generate(self, *args: Any, **kwargs: Any) -> Any:
+            await asyncio.sleep(0.3)
+            async for chunk in super().generate(*args, **kwargs):
+                yield chunk
+
+    async def main() -> None:
+        async with serving(Slow()) as client:
+            seen = await frames(client)
+            assert [chunk["choices"][0]["delta"] for chunk in seen[:3]] == [{}] * 3
+            first = next(chunk for chunk in seen if chunk["choices"][0]["delta"])
+            assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+            assert seen[-1]["choices"][0]["finish_reason"] == "stop"
+        async with serving(Slow(late_failure)) as client:
+            *_, last = await frames(client)
+            assert last["error"]["message"] == "lost"
+            # Without a stream nothing has begun.
+            assert (await ask(client)).status_code == 502
+
+    asyncio.run(main())
+
+
+def test_no_stream_is_silent_for_fifteen_seconds() -> None:
+    assert lifetime.HEARTBEAT_S <= 12
+
+
 def test_two_hundred_streams_at_once_are_all_answered_and_none_mixed_up() -> None:
     def repeats(request: FakeRequest) -> str:
         return f"You said: {text_of(request.messages[-1])} \\boxed{{{len(request.messages)}}}"

@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -5,7 +6,7 @@ import pytest
 
 from strategies.base import Message, Prompt
 from tts_server.engines.chat_template import ChatTemplate
-from tts_server.errors import InvalidRequest
+from tts_server.errors import InvalidRequest, UnsupportedParameter
 
 pytestmark = pytest.mark.real
 
@@ -135,3 +136,53 @@ def _with_template(tokenizer: Any, text: str | None) -> Any:
     other = copy.deepcopy(tokenizer)
     other.chat_template = text
     return other
+
+
+TOOL = {"type": "function", "function": {"name": "find"}}
+OPENS = (
+    "{% for m in messages %}{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<a>"
+    "{% if enable_thinking is not false %}<think>\n{% else %}<think></think>{% endif %}{% endif %}"
+)
+
+
+def written(tokenizer: Any, source: str) -> ChatTemplate:
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = source
+    return ChatTemplate(other)
+
+
+def test_a_template_without_a_place_for_tools_refuses_them(template: ChatTemplate) -> None:
+    with pytest.raises(UnsupportedParameter) as caught:
+        template.encode(Prompt(messages=CHAT, template={"tools": [TOOL]}))
+    assert caught.value.param == "tools"
+    assert template.tool_format is None
+
+
+def test_a_template_shows_tools_and_tells_their_format(tokenizer: Any) -> None:
+    source = "{% for t in tools %}{{ t.function.name }}{% endfor %}<tool_call>"
+    shown = written(tokenizer, source)
+    assert shown.tool_format == "hermes"
+    assert tokenizer.decode(shown.encode(Prompt(messages=CHAT, template={"tools": [TOOL]}))) == "find<tool_call>"
+
+
+@pytest.mark.parametrize(
+    ("variables", "last", "opening"),
+    [
+        ({}, USER, "<think>\n"),
+        ({"enable_thinking": False}, USER, ""),
+        ({"add_generation_prompt": False}, USER, ""),
+        ({"continue_final_message": True}, {"role": "assistant", "content": "<think>So"}, "<think>"),
+        ({"continue_final_message": True}, {"role": "assistant", "content": "<think>So</think>It"}, ""),
+        ({"continue_final_message": True}, {"role": "assistant", "content": "It"}, ""),
+    ],
+)
+def test_an_opened_thought_is_told(tokenizer: Any, variables: Mapping[str, Any], last: Message, opening: str) -> None:
+    opens = written(tokenizer, OPENS)
+    assert opens.thinks
+    assert opens.opening(Prompt(messages=(USER, last), template=variables)) == opening
+
+
+def test_a_template_without_thoughts_opens_none(template: ChatTemplate) -> None:
+    assert not template.thinks
+    assert template.opening(Prompt(messages=({"role": "user", "content": "<think>"},))) == ""

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import math
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -8,8 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies.base import Chunk, Engine, Prompt, Refused, Sample, Sampling, TokenIds
-from tts_server.engines.fake import FakeEngine, FakeReply, FakeRequest, cut_at_stop, decode, encode, pieces, render
+from tts_server.engines.fake import (
+    FakeEngine,
+    FakeReply,
+    FakeRequest,
+    cut_at_stop,
+    decode,
+    encode,
+    pieces,
+    render,
+    token_id,
+)
 from tts_server.errors import ContextTooLong, EngineUnavailable
+from tts_server.structured import Schema
 
 CHAT = Prompt(({"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}))
 PLAIN = Sampling()
@@ -234,6 +246,68 @@ def test_what_it_cannot_do_is_refused() -> None:
         asyncio.run(FakeEngine(continues=False).encode(CHAT))
     with pytest.raises(Refused):
         samples_of(FakeEngine(continues=False), Prompt(token_ids=encode("So far")))
+
+
+TWO_WORDS = "one two"
+"""Tokens: `one` and ` two`."""
+
+
+@pytest.mark.parametrize(
+    ("sampling", "text", "end", "tokens"),
+    [
+        (Sampling(stop_token_ids=(token_id(" two"),)), "one", "eos", 2),
+        (Sampling(stop_token_ids=(token_id("two"),)), "one two", "eos", 3),
+        (Sampling(stop_token_ids=(token_id("one"),), min_tokens=1), "one two", "eos", 3),
+        (Sampling(min_tokens=5), "one twoone twoone", "eos", 6),
+        (Sampling(min_tokens=5, max_tokens=3), "one twoone", "length", 3),
+        (Sampling(min_tokens=2, stop=("n",)), "one two", "eos", 3),
+        (Sampling(min_tokens=1, stop=("o",)), "one tw", "stop", 2),
+        (Sampling(ignore_eos=True, max_tokens=4), "one twoone two", "length", 4),
+        (Sampling(ignore_eos=True, stop=("twoo",)), "one ", "stop", 2),
+        (Sampling(logit_bias={token_id("one"): -100}), " two", "eos", 2),
+        (Sampling(logit_bias={token_id("a"): 100}, max_tokens=3), "aaa", "length", 3),
+        (Sampling(logit_bias={token_id("one"): 5}), "one two", "eos", 3),
+    ],
+    ids=str,
+)
+def test_limits_and_biases_are_kept(sampling: Sampling, text: str, end: str, tokens: int) -> None:
+    (sample,) = samples_of(saying(TWO_WORDS), sampling=sampling)
+    assert (sample.text, sample.finish_reason, sample.completion_tokens) == (text, end, tokens)
+
+
+def test_the_template_shows_tools_and_opens_a_thought() -> None:
+    tool = {"type": "function", "function": {"name": "find"}}
+    called = {"id": "1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    prompt = Prompt(({"role": "assistant", "tool_calls": [called]},), template={"tools": [tool]})
+    assert json.dumps(tool) in render(prompt)
+    assert '<tool_call>{"name": "find"' in render(prompt)
+    assert render(CHAT, "<think>\n").endswith("<assistant><think>\n")
+    engine = FakeEngine(opening="<think>\n")
+    assert engine.thinks
+    assert asyncio.run(engine.opening(CHAT, PLAIN)) == "<think>\n"
+    assert asyncio.run(engine.opening(CHAT, Sampling(structured={"type": "json_object"}))) == ""
+    assert decode(asyncio.run(engine.encode(CHAT))).endswith("<think>\n")
+
+
+def test_without_a_script_it_follows_schemas_and_calls_what_is_named() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "s": {"type": "string", "minLength": 2},
+            "n": {"type": "integer", "minimum": 3, "maximum": 4},
+            "l": {"type": "array", "items": {"$ref": "#/$defs/e"}, "minItems": 2},
+            "b": {"anyOf": [{"type": "boolean"}, {"type": "null"}]},
+            "o": {"type": ["null", "string"]},
+        },
+        "$defs": {"e": {"enum": ["x", "y"]}},
+    }
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    samples = samples_of(FakeEngine(), sampling=Sampling(structured=wanted), n=8)
+    assert [Schema(schema, "f").fault_of(json.loads(sample.text)) for sample in samples] == [None] * 8
+    assert len({sample.text for sample in samples}) > 1
+    tools = [{"type": "function", "function": {"name": name}} for name in ("find", "add")]
+    (sample,) = samples_of(FakeEngine(), Prompt(({"role": "user", "content": "find it"},), template={"tools": tools}))
+    assert sample.text == '<tool_call>\n{"name": "find", "arguments": {}}\n</tool_call>'
 
 
 def test_closed_it_answers_nothing_until_it_is_started_again() -> None:
