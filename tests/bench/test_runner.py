@@ -326,6 +326,25 @@ def test_failures_in_a_row_stop_the_run(tmp_path: Path) -> None:
     assert len(read_records(tmp_path)) == 4
 
 
+def test_failures_among_answers_do_not_stop_the_run(tmp_path: Path) -> None:
+    broken = frozenset(p.id for p in PROBLEMS[::2])
+    outcome = ran(tmp_path, Sums(broken=broken), concurrency=1)
+    assert set(outcome.failed) == broken
+    assert len(broken) > FAILURES_IN_A_ROW
+    assert outcome.missing == len(broken)
+
+
+def test_a_number_in_a_text_that_was_cut_is_no_answer(tmp_path: Path) -> None:
+    def endless(request: FakeRequest) -> str:
+        return "It is 1 and" + " so on" * 100
+
+    fields: dict[str, Any] = {"problems": PROBLEMS[:1], "strategy": "single", "options": {}}
+    (cut,) = ran(tmp_path / "cut", endless, sampling={"max_tokens": 50}, **fields).records
+    assert (cut.answer, cut.correct, cut.samples[0].finish_reason) == (None, False, "length")
+    (whole,) = ran(tmp_path / "whole", endless, sampling={"max_tokens": 500}, **fields).records
+    assert (whole.answer, whole.correct, whole.samples[0].finish_reason) == ("1", True, "stop")
+
+
 def test_a_run_goes_on_when_its_server_is_killed_and_comes_back(tmp_path: Path) -> None:
     sums = Sums()
 
