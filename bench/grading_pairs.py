@@ -66,6 +66,7 @@ RIGHT_NUMBERS: dict[Kind, Ending] = {
     "unit in a box": lambda n, _: rf"\boxed{{{n} \text{{ miles}}}}",
     "decimals": lambda n, _: f"#### {n}.00",
     "fraction": lambda n, _: rf"\boxed{{\frac{{{2 * n}}}{{2}}}}",
+    "calculation and its result": lambda n, _: f"The answer is {n - 1} + 1 = {n} apples.",
     "text with a number after `####`": lambda n, _: f"#### {n}\n\nI checked this in 3 ways.",
     "offer of more after the answer": lambda n, _: f"The answer is {n}. Do you want 1 more example?",
     "corrected at the end": lambda n, wrong: f"The answer is {wrong}. No, I forgot one. The answer is {n}.",
@@ -81,6 +82,8 @@ WRONG_NUMBERS: dict[Kind, Ending] = {
     "off by a factor of 100": lambda n, _: f"The answer is {n / 100:.2f}.",
     "half off": lambda n, _: rf"\boxed{{{n}.5}}",
     "number of more digits": lambda n, _: f"#### {n},500",
+    "two answers at once": lambda n, wrong: rf"\boxed{{{n} \text{{ or }} {wrong}}}",
+    "calculation of something else": lambda n, wrong: f"The answer is {n} * {wrong} = {n * wrong}.",
     "option letter": lambda _n, _w: "The answer is (B).",
 }
 RIGHT_LATEX: dict[Kind, Callable[[str], str]] = {

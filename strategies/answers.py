@@ -50,6 +50,9 @@ _NUMBER = re.compile(
 )
 _SENTENCE_END = re.compile(r"\n|[.!?](?=\s)")
 _TEXT = re.compile(r"\s*\\(?:text(?:bf|rm|it)?|mbox|mathrm)\{(?:\(([A-H])\)|([^{}]*))\}\s*\.?\s*")
+_OPERATOR = re.compile(r"\\(?:times|cdot|div|[dt]?frac|left|right|text|mbox|[,!%$ ()\[\]])")
+_UNKNOWN = re.compile(r"\\|(?<![A-Za-z])[A-Za-z](?![A-Za-z])")
+"""A symbol or a function, after the operators are gone."""
 _RATIONAL = re.compile(r"-?\d+(?:/\d+)?")
 _TOLERANCE = Fraction(1, 1_000_000)
 """Relative error up to which a rounded decimal is taken for the number, as math-verify does."""
@@ -120,16 +123,29 @@ def _last_number(text: str) -> str | None:
 
 
 def _tidy(answer: str) -> str | None:
-    r"""The answer without delimiters; a number without separators, currency and unit; `\text{}` as its text."""
+    r"""The answer without delimiters; a number without separators, currency and unit; `\text{}` as its text.
+
+    Of a calculation, its result.
+    """
     answer = answer.strip()
     if len(answer) > MAX_LENGTH:
         return answer
     if (digits := decimal(answer)) is not None:
         return digits
+    if (result := _result(answer)) is not None:
+        return result
     if text := _TEXT.fullmatch(answer):
         answer = text[1] or text[2]
     bare = re.sub(r"(?<!\\)(?:\\[()\[\]]|\$)", "", answer).strip(" \n\t*_`,;:").rstrip(" .")
     return bare if bare not in ("", r"\boxed{") else None
+
+
+def _result(answer: str) -> str | None:
+    """The number that a calculation comes to, in plain digits: 9 of `16 - 3 - 4 = 9 eggs`; None of an equation."""
+    calculation, _, result = answer.rpartition("=")
+    if not re.search(r"\d", calculation) or _UNKNOWN.search(_OPERATOR.sub(" ", calculation)):
+        return None
+    return decimal(result)
 
 
 VOTE_S = 2.5

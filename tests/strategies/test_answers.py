@@ -64,6 +64,16 @@ def right(gold: str, answer: str) -> bool:
         ("The answer is Monday.", "Monday"),
         ("Answer: 2x + 1", "2x + 1"),
         ("The answer is (1, 2)", "(1, 2)"),
+        # the result of a calculation, but no part of an equation
+        ("The answer is 16 - 3 - 4 = 9 eggs.", "9"),
+        ("Final answer: $1,080 / 4 = $270.", "270"),
+        ("Answer = 60 spools / 150 spools * 100% = 40%", "40%"),
+        (r"\boxed{6 \times 7 = 42}", "42"),
+        (r"The answer is \(\frac{36}{2} = 18\).", "18"),
+        (r"\boxed{2x + 3 = 7}", "2x + 3 = 7"),
+        (r"\boxed{x_1 + x_2 = 5}", "x_1 + x_2 = 5"),
+        (r"\boxed{\theta + 30 = 45}", r"\theta + 30 = 45"),
+        (r"\boxed{10 = 2x}", "10 = 2x"),
         # options need their marker
         ("The answer is (C).", "C"),
         ("Answer: C", "C"),
