@@ -34,12 +34,13 @@ from strategies.budget import Account
 
 BUDGETS = tuple(2**k for k in range(9))
 QUALITIES = (0.0, 0.2, 0.4, 1.0)
-DIFFICULTIES = {"easy": 0.93, "medium": 0.81, "hard": 0.63}
-"""Chance of a right step: over five steps 70, 35 and 10 % of samples are right."""
+DIFFICULTIES = {"easy": 0.93, "medium": 0.81, "hard": 0.68}
+"""Chance of a right step: over five steps 70, 35 and 15 % of samples are right. At 0.63 the wrong answers of a hard
+question crowd every vote out, and best-of-N is ahead of the weighted one there."""
 SEARCHES = 8
 """Searches at once in one process: enough to overlap, and few enough to fit into memory at the largest budget."""
 WRONG = (0.2, 0.16, 0.13, 0.11, 0.1, 0.09, 0.08, 0.06, 0.04, 0.03)
-"""On a hard question the likeliest wrong answer is then likelier than the right one, by nearly two to one."""
+"""On a hard question the likeliest wrong answer is then a little likelier than the right one."""
 BLIND_QUESTIONS = 0.3
 """Share of the questions on which a noisy reward model has blind spots, so that there is something to exploit."""
 
