@@ -32,8 +32,8 @@ def load(
 ) -> Task:
     """The problems of a task.
 
-    They come from the file, if a path is given; else from the task's file in the directory `data`, by default the one
-    that `TTS_BENCH_DATA` names; else, if no directory is named, from the hub.
+    They come from the file, if a path is given; else from the task's file in the directory `data`; else, if none is
+    given, from the file in the directory that `TTS_BENCH_DATA` names, if it is there; else from the hub.
 
     Args:
         name_or_path: a task's name, or a JSONL file.
@@ -53,8 +53,6 @@ def load(
     source = registry().get(name_or_path)
     if source is None:
         return _part(_of_file(name_or_path, split), offset, limit)
-    if data is None and DATA_VARIABLE in os.environ:
-        data = Path(os.environ[DATA_VARIABLE])
     return _part(_of_source(source, data, split or source.splits[0]), offset, limit)
 
 
@@ -70,9 +68,9 @@ def _of_file(path: str, split: str | None) -> Task:
 def _of_source(source: Source, data: Path | None, split: str) -> Task:
     if split not in source.files:
         raise TaskError(f"{source.name} has no split {split!r}; it has {', '.join(source.splits)}")
-    if data is None:
+    file = (data or Path(os.environ.get(DATA_VARIABLE, ""))) / source.files[split]
+    if data is None and not (os.environ.get(DATA_VARIABLE) and file.exists()):
         return _task(source.name, split, f"hub:{source.hub}", hub.problems(source, split), source.prompts)
-    file = data / source.files[split]
     if not file.exists():
         raise TaskError(f"there is no file {file}, where {source.name} is read from (the data directory is {data})")
     return _task(source.name, split, file.name, jsonl.problems(file, source.read, split), source.prompts)

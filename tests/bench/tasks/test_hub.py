@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -87,6 +88,19 @@ def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(TaskError, match=r"pip install 'tts-server\[bench\]'"):
         load("gsm8k")
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_the_hub_has_what_the_directory_of_the_environment_has_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(tasks.DATA_VARIABLE, str(tmp_path))
+    datasets(monkeypatch, lambda *_, **__: ROWS)
+    assert load("gsm8k").source == "hub:openai/gsm8k"
+    (tmp_path / "gsm8k_test.jsonl").write_text('{"question": "?", "answer": "#### 1"}\n')
+    assert load("gsm8k").source == "gsm8k_test.jsonl"
+    with pytest.raises(TaskError, match="there is no file"):
+        load("gsm8k", data=tmp_path / "elsewhere")
 
 
 def test_a_hub_that_is_not_there_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
