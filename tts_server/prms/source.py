@@ -39,8 +39,10 @@ def parse(text: str) -> list[Source]:
         ConfigError: one is none, or two have one name.
     """
     sources = [_source(part.strip()) for part in text.split(",")]
-    if len(sources) == 1 and sources[0].kind == "none":
+    if sources == [Source("none")]:
         return []
+    if Source("none") in sources:
+        raise ConfigError(f"prm: none stands alone, got {text!r}")
     names = [source.name for source in sources]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"prm: two reward models would be called {twice!r}")
@@ -52,7 +54,7 @@ def _source(text: str) -> Source:
         return Source(text)
     kind, colon, model = text.partition(":")
     if not colon:
-        kind, model = "auto", text
+        kind, model = "auto", kind
     if kind not in KINDS or not model:
         raise ConfigError(
             f"prm: {text!r} is no reward model; it is {', '.join(BUILT_IN)}, or KIND:MODEL with a directory, a hub id "
