@@ -79,10 +79,6 @@ def adapted(model: Any, options: Options, *, classifies: bool) -> Any:
         from torch import nn  # noqa: PLC0415
     except ImportError as error:
         raise ImportError(EXTRA) from error
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            # A head's own, of a tenth by default, would drown the few labels that there are.
-            module.p = 0.0
     linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     config = LoraConfig(
         task_type=TaskType.TOKEN_CLS if classifies else TaskType.CAUSAL_LM,

@@ -70,6 +70,7 @@ def test_rollouts_from_every_step_tell_its_label_and_its_value(tmp_path: Path) -
         assert solved.values == (*inner, float(slip is None))
         assert solved.rollouts == (*[ROLLOUTS] * (STEPS - 1), 0)
     assert len(slips) > 2
+    assert len(set(world.sampled)) == 12
     assert world.rollouts == 12 * (STEPS - 1) * ROLLOUTS
 
 
@@ -158,6 +159,14 @@ def test_a_solution_without_text_is_kept_without_labels(tmp_path: Path) -> None:
     assert (solved.steps, solved.labels, solved.correct, solved.answer) == ((), (), False, None)
 
 
+def test_an_answer_before_the_rollout_counts(tmp_path: Path) -> None:
+    def script(request: FakeRequest) -> str:
+        return "" if request.messages[-1]["role"] == "assistant" else f"It is \\boxed{{{GOLD}}}.\n\nI am sure."
+
+    (solved,) = asyncio.run(labelled(script, plan(tmp_path, problems=1, solutions=1))).solutions
+    assert (solved.labels, solved.values) == ((1, 1), (1.0, 1.0))
+
+
 def test_a_solution_that_fails_is_told_and_labelled_by_the_next_run(tmp_path: Path) -> None:
     world = World()
 
@@ -182,6 +191,19 @@ def test_a_server_that_only_fails_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(TTSError):
         asyncio.run(labelled(script, plan(tmp_path, problems=40)))
     assert GIVE_UP <= len(asked) < GIVE_UP + 3
+
+
+def test_failures_among_successes_end_nothing(tmp_path: Path) -> None:
+    world = World()
+
+    def script(request: FakeRequest) -> str:
+        if request.messages[-1]["role"] == "user" and (request.sampling.seed or 0) % 2:
+            raise RuntimeError("out of memory")
+        return world(request)
+
+    outcome = asyncio.run(labelled(script, plan(tmp_path, problems=20, method="omega", rollouts=1)))
+    assert len(outcome.failures) > GIVE_UP
+    assert len(outcome.solutions) + len(outcome.failures) == 60
 
 
 def test_a_model_that_is_not_there_ends_the_run_at_once(tmp_path: Path) -> None:

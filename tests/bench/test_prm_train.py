@@ -19,7 +19,7 @@ from bench import prm_data, prm_train
 from bench.prm_evaluate import best_of_n, step_auc
 from bench.prm_labels import LabelledSolution, solution_id
 from bench.prm_models import HeadKind, load, save
-from bench.prm_train import TrainingError, split_by_problem, targets_of
+from bench.prm_train import TrainingError, fit, split_by_problem, targets_of
 from bench.prm_tuning import Example, Options, Tuned, example, packed, score, train
 from bench.records import RecordWriter, SampleRecord
 from prm import PRMError, split_steps
@@ -344,6 +344,14 @@ def test_a_long_solution_is_cut_behind_a_whole_step(base: str) -> None:
     )
 
 
+def test_steps_that_are_cut_are_counted(base: str) -> None:
+    tuned = load(base, "labels", Options())
+    solved = [labelled(0, 0, 2), labelled(1, 0, STEPS, labels=(None,) * STEPS)]
+    third = examples(tuned, solved)[0].layout.ends[2]
+    training = fit(tuned, solved, "hard", third + 1, Options(epochs=1))
+    assert (training.solutions, training.steps, training.cut, len(training.losses)) == (1, 3, STEPS - 3, 1)
+
+
 def test_groups_keep_within_their_tokens_and_lose_nothing() -> None:
     lengths = [5, 1, 9, 3, 3, 7, 30]
     all_ = [Example(str(i), Layout(tuple(range(n)), (n - 1,)), (1.0,)) for i, n in enumerate(lengths)]
@@ -380,7 +388,7 @@ def test_auc_is_half_for_noise_and_one_for_truth() -> None:
 
 def test_best_of_n_is_what_the_scores_choose() -> None:
     # Problem 0: one right answer of three, seen by the model; problem 1: two of three; problem 2: none.
-    slips = [(2, STEPS, 2), (STEPS, 2, STEPS), (1, 1, 1)]
+    slips = [(2, STEPS, 2), (STEPS, STEPS, 2), (1, 1, 1)]
     solved = [labelled(p, k, slip) for p, row in enumerate(slips) for k, slip in enumerate(row)]
     scores = {s.id: [0.5] * (STEPS - 1) + [0.9 if s.correct else 0.1] for s in solved}
     # File order is the order of completion, not of sampling.

@@ -26,7 +26,8 @@ class World:
             self.sampled.append(request.sampling.seed)
             return solution(request.rng.randrange(STEPS + 1))
         self.rollouts += 1
-        assert request.text.endswith("\n\n")
+        # It goes on right behind the separator, in the same turn.
+        assert request.text.endswith(f"{text_of(last).strip()}\n\n")
         done = split_steps(text_of(last))
         arrives = not any("slip" in step for step in done) and request.index < arriving(len(done) - 1)
         return "\n\n".join([*(line(k) for k in range(len(done), STEPS - 1)), answer(arrives)])
