@@ -47,13 +47,18 @@ def expected(pool: Pool, measure: Measure, k: int, *, draws: int = DRAWS, seed: 
     """
     if not 1 <= k <= pool.n:
         raise ValueError(f"k is 1 to {pool.n}, the number of samples; got {k}")
-    voters = pool.voters
     if measure in ("best", "weighted"):
-        for i in voters:
+        for i in pool.voters:
             if pool.candidates[i].score is None:
                 raise ValueError(f"sample {i} has no score")
-    right = sum(pool.correct[i] for i in voters)
-    unanimous = right == len(voters) and measure in ("majority", "weighted")
+    value, exact = _expected(pool, measure, k, draws, seed)
+    # What is certain is to be 0 or 1, whatever rounding says.
+    return Estimate(round(value, 12), exact)
+
+
+def _expected(pool: Pool, measure: Measure, k: int, draws: int, seed: int) -> Estimate:
+    right = sum(pool.correct[i] for i in pool.voters)
+    unanimous = right == len(pool.voters) and measure in ("majority", "weighted")
     if measure == "pass" or unanimous or not right:
         return Estimate(1 - math.comb(pool.n - right, k) / math.comb(pool.n, k), True)
     if measure == "best":

@@ -190,7 +190,8 @@ def _pools(runs: Sequence[Run]) -> list[Section]:
         "is right or wrong. The scores are the stored ones."
     ]
     for run in runs:
-        if min(len(record.samples) for record in run.records if record.error is None or record.samples) < 2:
+        sizes = [len(record.samples) for record in run.records if record.samples or record.error is None]
+        if min(sizes, default=0) < 2:
             continue
         stored = load(run.path)
         if stored.dependent:

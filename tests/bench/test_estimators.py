@@ -176,6 +176,15 @@ def test_more_than_a_thousand_samples_do_not_overflow() -> None:
     assert expected(samples, "best", 4).value == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("measure", MEASURES)
+def test_what_is_certain_is_not_almost_certain(measure: Measure) -> None:
+    samples = pool(*(("A", i / 23) for i in range(13)), *((None, i / 23) for i in range(3)))
+    finished = Pool(samples.candidates[:13], samples.keys[:13], samples.correct[:13])
+    assert all(expected(finished, measure, k).value == 1 for k in range(1, 14))
+    wins = pool(*(("A", 0.9) for _ in range(9)), *(("B", 0.1) for _ in range(4)))
+    assert expected(wins, measure, 13).value == expected(wins, measure, 9).value == 1
+
+
 @pytest.mark.parametrize("k", [0, 4])
 def test_k_is_refused_outside_the_pool(k: int) -> None:
     with pytest.raises(ValueError, match=r"k is 1 to 3.*got"):

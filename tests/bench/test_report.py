@@ -213,6 +213,14 @@ def test_runs_with_no_problem_in_common_and_one_run_alone_have_a_page(tmp_path: 
         assert "There is no problem on which one run is right and another wrong." in text
 
 
+def test_a_run_without_any_answer_has_a_page(tmp_path: Path) -> None:
+    refused = record(0, False, error="the prompt is too long", usage={}, answer=None, chosen=None)
+    one = run(tmp_path / "one", [{**refused, "samples": [], "latency_s": None}], strategy="best_of_n")
+    page = page_of(tmp_path, one)
+    assert "one 0.0 0.0 to 79.3" in page.text
+    assert "img" not in page.tags
+
+
 def test_steps_that_do_not_fit_their_scores_are_shown_without(tmp_path: Path) -> None:
     runs = [
         run(tmp_path / "one", [record(0, False, sample("8", 0.5, 0.125, text="One step. \\boxed{8}"))]),
