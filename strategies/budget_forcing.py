@@ -14,7 +14,7 @@ from strategies.base import Engine, Event, Task
 from strategies.budget import Account
 from strategies.continuation import Chain, ChainCount, Text, ThinkClose, ThinkOpen, steered
 from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import refuse_choices
+from strategies.sampling import refuse_choices, refuse_logprobs
 
 
 @strategy("budget_forcing", paper="2501.19393", continues=True)
@@ -46,6 +46,7 @@ async def budget_forcing(
     follows.
     """
     refuse_choices(task, n)
+    refuse_logprobs(task)
     task = prompted(task, system_prompt, examples)
     forcing = Forcing(
         min_waits,

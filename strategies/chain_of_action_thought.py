@@ -18,7 +18,7 @@ from strategies.base import Engine, Event, Progress, Sample, Task
 from strategies.budget import Account
 from strategies.continuation import ChainCount
 from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import candidates_of, draw, elect, refuse_choices
+from strategies.sampling import candidates_of, draw, elect, refuse_choices, refuse_logprobs
 
 ACTIONS = re.compile(r"<\|(?:continue|reflect|explore)\|>[ \t]?")
 INSTRUCTION = (
@@ -49,6 +49,7 @@ async def chain_of_action_thought(
 ) -> AsyncGenerator[Event, None]:
     """Lets the model go on, reflect or start over step by step, and returns the solution without those markers."""
     refuse_choices(task, n)
+    refuse_logprobs(task)
     task = prompted(task, system_prompt, examples)
     trained = mode == "tokens" or (mode == "auto" and "satori" in engine.model.lower())
     if trained:

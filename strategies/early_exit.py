@@ -17,7 +17,7 @@ from strategies.budget import Account
 from strategies.continuation import Chain, ChainCount, Text, ThinkClose, ThinkOpen, steered
 from strategies.dialogue import aside, ask, seeded
 from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import refuse_choices
+from strategies.sampling import refuse_choices, refuse_logprobs
 
 PROBE = "... So by now I know the answer to the whole problem.\n\n**Final Answer**\n\n\\[ \\boxed{"
 HESITATION = re.compile(r"\b(?:wait|hold|but|okay|no|hmm)\b", re.IGNORECASE)
@@ -48,6 +48,7 @@ async def early_exit(
     of it; its tokens are counted and not returned.
     """
     refuse_choices(task, n)
+    refuse_logprobs(task)
     task = prompted(task, system_prompt, examples)
     exit_ = Exit(
         account,

@@ -119,6 +119,12 @@ def refuse_choices(task: Task, n: int) -> None:
         raise Refused(f"n is at most the strategy's own n ({n}), got {task.choices}", "n")
 
 
+def refuse_logprobs(task: Task) -> None:
+    """Raises Refused when the client wants the logprobs of an answer that is not all the model's own words."""
+    if task.sampling.logprobs is not None:
+        raise Refused("this strategy changes what the model says, so its answer has no logprobs of its own", "logprobs")
+
+
 def refuse_unscored(prm: ProcessRewardModel | None, selector: Selector) -> None:
     """Raises Refused when the selector needs scores and there is nothing that scores."""
     if selector != "majority" and prm is None:

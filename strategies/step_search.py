@@ -204,11 +204,14 @@ class StepSearch:
         if seed is not None:
             # Each expansion has its own stream of randomness, the same in every run.
             seed = random.Random(f"{seed}|{len(parent.samples)}|{place}").getrandbits(31)
+        most = min((limit for limit in limits if limit is not None), default=None)
+        least = max(0, (sampling.min_tokens or 0) - parent.completion_tokens)
         return replace(
             sampling,
             stop=(*dict.fromkeys((self.separator, *sampling.stop)),),
             include_stop=True,
-            max_tokens=min((limit for limit in limits if limit is not None), default=None),
+            max_tokens=most,
+            min_tokens=(least if most is None else min(least, most)) or None,
             temperature=0.0 if greedy else sampling.temperature,
             seed=seed,
         )

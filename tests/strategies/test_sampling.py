@@ -4,10 +4,22 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
-from searching import TASK, BreakingEngine, broken, world
+from searching import TASK, BreakingEngine, broken, search, world
 
+import strategies
 from prm import FakePRM, OnTokens, ProcessRewardModel, StepScores
-from strategies.base import Candidate, Chunk, Engine, FinishReason, Progress, Refused, Sample, Sampling, Selector
+from strategies.base import (
+    Candidate,
+    Chunk,
+    Engine,
+    FinishReason,
+    Progress,
+    Reading,
+    Refused,
+    Sample,
+    Sampling,
+    Selector,
+)
 from strategies.budget import Account, Budget
 from strategies.sampling import (
     TEMPERATURE,
@@ -18,6 +30,7 @@ from strategies.sampling import (
     refuse_choices,
     refuse_unscored,
     scored,
+    told,
     with_temperature,
 )
 from tts_server.engines.fake import FakeEngine, FakeRequest
@@ -193,3 +206,42 @@ def test_a_selector_without_scores_is_refused(selector: Selector) -> None:
     with pytest.raises(Refused, match="--prm") as caught:
         refuse_unscored(None, selector)
     assert caught.value.param == "tts.selector"
+
+
+def formed(text: str, answer: str | None, fault: str | None = None) -> Sample:
+    """A sample that was read in a form which its request fixed."""
+    return Sample([Chunk(0, text=text, finish_reason="eos", reading=Reading(answer, fault))])
+
+
+def test_what_a_form_reads_is_the_answer_letter_by_letter() -> None:
+    samples = [formed("x", "[2/4]"), formed("x", "[1/2]"), formed("x", "[2/4]"), formed("\\boxed{1}", None, "no JSON")]
+    candidates = candidates_of(samples)
+    assert [c.answer for c in candidates] == ["[2/4]", "[1/2]", "[2/4]", None]
+    final = asyncio.run(elect(candidates, "majority"))
+    assert [(vote.answer, vote.count) for vote in final.votes] == [("[2/4]", 2), ("[1/2]", 1)]
+    assert final.ranking == (0, 1, 2, 3)
+
+
+def test_what_is_not_in_the_form_has_no_chance_either() -> None:
+    samples = [formed("a", None, "no JSON"), formed("b", "1"), formed("c", "2")]
+    candidates = [replace(c, score=s) for c, s in zip(candidates_of(samples), (0.9, 0.1, 0.2), strict=True)]
+    for selector in ("best", "weighted"):
+        assert asyncio.run(elect(candidates, selector)).ranking == (2, 1, 0)  # type: ignore[arg-type]
+    only = candidates_of([formed("a", None, "no JSON"), formed("bb", None, "no JSON")])
+    final = asyncio.run(elect(only, "majority"))
+    assert (set(final.ranking), final.votes, final.confidence) == ({0, 1}, (), None)
+
+
+def test_progress_tells_why_a_sample_has_no_vote() -> None:
+    sample = formed("a", None, "it is not JSON")
+    assert told(sample.chunks[-1], sample).endswith("gives no answer: it is not JSON")
+
+
+@pytest.mark.parametrize("name", ["budget_forcing", "early_exit", "chain_of_action_thought"])
+def test_an_answer_that_was_changed_has_no_logprobs(name: str) -> None:
+    task = replace(TASK, sampling=Sampling(logprobs=0))
+    engine = FakeEngine(world())
+    with pytest.raises(Refused) as caught:
+        asyncio.run(search(strategies.get(name), engine, None, task=task))
+    assert caught.value.param == "logprobs"
+    assert engine.generated == 0

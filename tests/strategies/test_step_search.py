@@ -1,13 +1,14 @@
 """What all step searches share."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
-from searching import broken, search, world
+from searching import TASK, broken, search, world
 
 from prm import FakePRM
 from strategies import get
-from tts_server.engines.fake import FakeEngine
+from tts_server.engines.fake import FakeEngine, FakeRequest, encode
 
 
 @pytest.mark.parametrize("name", ["beam_search", "dvts", "rebase", "particle_filter"])
@@ -37,3 +38,18 @@ def test_steps_that_could_not_be_scored_are_shown() -> None:
     assert errors
     assert all("gone" in str(error) for error in errors)
     assert done.final.best.answer == "1"
+
+
+def test_the_least_length_is_the_whole_answer_s() -> None:
+    seen: list[tuple[int, int | None]] = []
+
+    def long(request: FakeRequest) -> str:
+        done = request.text.partition("<assistant>")[2]
+        seen.append((len(encode(done)), request.sampling.min_tokens))
+        return world()(request)
+
+    task = replace(TASK, sampling=replace(TASK.sampling, min_tokens=12, max_tokens=40))
+    done = asyncio.run(search(get("beam_search"), FakeEngine(long), FakePRM(), task=task, n=2))
+    assert done.final.best.sample.completion_tokens >= 12
+    assert {least for length, least in seen if length == 0} == {12}
+    assert all((least or 0) == max(0, 12 - length) for length, least in seen)

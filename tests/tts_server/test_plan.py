@@ -103,7 +103,7 @@ def test_what_a_client_sent_reaches_the_engine_or_is_refused(strategy: str) -> N
                 response = await ask(client, **{field: value}, **NEEDS.get(field, {}), tts={"strategy": strategy})
                 if response.status_code == 400:
                     error = response.json()["error"]
-                    named = "tools" if field in TOOLS else field
+                    named = {"top_logprobs": "logprobs"}.get(field, "tools" if field in TOOLS else field)
                     assert (error["param"], error["code"]) == (named, "unsupported_parameter")
                     assert not engine.calls
                 else:
