@@ -56,7 +56,9 @@ def command(
     ] = None,
     aggregation: Annotated[
         list[str] | None,
-        typer.Option(help="last, min, prod or mean of the step scores; may be repeated. Default: stored scores, too."),
+        typer.Option(
+            help="last, min, prod or mean of the step scores; repeatable. Default: the stored scores, and all four."
+        ),
     ] = None,
     k: Annotated[
         str | None, typer.Option(help="Samples, such as 1,2,4,8, or all. Default: the powers of two and all.")
