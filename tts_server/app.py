@@ -16,6 +16,7 @@ from tts_server.config import ConfigError, Settings
 from tts_server.engines.base import ServedEngine
 from tts_server.errors import InvalidRequest
 from tts_server.handlers import HANDLERS, RESPONSES
+from tts_server.load import Load
 from tts_server.middleware import Auth, BodyLimit, Gate, RequestId, read_keys
 from tts_server.plan import check_options
 from tts_server.prms.source import Source, parse
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "qwen2.5-coder-0.5b-instruct"
 """Served where nothing else is asked for: small, and on the package index too."""
+FORM_BYTES = 2**16
+"""What a form has beside its file."""
 SHARE = 0.5
 """Of a GPU's memory: what vLLM gets for the policy beside a reward model, unless `engine_args` say another share."""
 
@@ -48,6 +51,7 @@ def create_app(
     check_presets(settings, [prm.name for prm in prms])
     service = Service(engine, {prm.name: prm for prm in prms}, settings, created=int(time.time()))
 
+    load = Load()
     app = FastAPI(
         title="tts-server",
         version=__version__,
@@ -56,8 +60,12 @@ def create_app(
         middleware=[
             Middleware(RequestId),
             Middleware(Auth, keys=read_keys(settings.api_key_file)),
-            Middleware(BodyLimit, limit=settings.max_body_bytes),
-            Middleware(Gate, limit=settings.max_requests),
+            Middleware(
+                BodyLimit,
+                limit=settings.max_body_bytes,
+                upload_limit=settings.batch.max_file_bytes + FORM_BYTES,
+            ),
+            Middleware(Gate, limit=settings.max_requests, load=load),
         ],
         exception_handlers=dict(HANDLERS),
         responses=RESPONSES,

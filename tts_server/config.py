@@ -8,6 +8,7 @@ from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Any, Literal
 
+from platformdirs import user_data_path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -51,6 +52,22 @@ class RequestLimit(BudgetConfig):
     model_config = ConfigDict(strict=False)
 
     max_samples: int | None = Field(256, ge=1)
+
+
+class BatchConfig(BaseModel):
+    """How many and how large files and batches may be, and how far they step back."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    concurrency: int = Field(8, ge=1)
+    """Lines of batches under way at once. Each interactive request takes the place of one: with as many of them as
+    this, no line is begun."""
+    max_file_bytes: int = Field(200 * 2**20, ge=1024)
+    """Larger files are refused."""
+    max_lines: int = Field(50_000, ge=1)
+    """Requests in one batch."""
+    max_stored_bytes: int = Field(10 * 2**30, ge=0)
+    """All files, requests and answers together; what would go beyond is refused."""
 
 
 class Preset(BaseModel):
@@ -125,6 +142,10 @@ class Settings(BaseSettings):
     """Larger requests are refused."""
     max_requests: int = Field(1024, ge=1)
     """Requests under way at once; more are refused with 429."""
+    data_dir: Path = Field(default_factory=lambda: user_data_path("tts-server"))
+    """Where files and batches are kept; one server at a time."""
+    batch: BatchConfig = BatchConfig()
+    """Limits of files and batches."""
     max_request: RequestLimit = RequestLimit()
     """The most that any request may spend, whatever it asks for."""
     grace_s: float = Field(30.0, ge=0)

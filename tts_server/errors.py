@@ -12,7 +12,8 @@
     ├── TooManyRequests          429 rate_limit_exceeded
     ├── EngineUnavailable        503 engine_unavailable       starting, draining, dead
     ├── UpstreamError            502 upstream_error           the OpenAI-compatible upstream failed
-    └── Timeout                  504 timeout
+    ├── Timeout                  504 timeout
+    └── StorageFull              507 storage_full             files and batches have no room left
 
 Errors from below (`strategies.base.Refused`, `prm.PRMError`) are translated at the seam by `translate`.
 """
@@ -153,6 +154,16 @@ class Timeout(APIError):
 
     status = 504
     code = "timeout"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"x-should-retry": "false"})
+
+
+class StorageFull(APIError):
+    """There is no room left for files and batches, by the configured limit or on the disk."""
+
+    status = 507
+    code = "storage_full"
 
     def __init__(self, message: str) -> None:
         super().__init__(message, headers={"x-should-retry": "false"})

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import uuid
 from collections.abc import Collection
+from contextlib import nullcontext
 from pathlib import Path
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -21,7 +22,15 @@ from tts_server.errors import (
     translate,
 )
 from tts_server.handlers import error_response
+from tts_server.load import Load
 
+BATCH_LINE = "tts_server.batch_line"
+"""Marks the scope of a request that the server sends to itself for a batch: its key was looked at when the batch was
+made, it takes no interactive request's place, and `scope["state"]["owner"]` says whose it is. No client can set it."""
+UPLOADS = "/v1/files"
+"""Where a body is a form with a file in it."""
+QUIET = ("/v1/files", "/v1/batches")
+"""What waits for no engine, and for which no batch has to make room."""
 OPEN_PATHS = frozenset({"/health", "/metrics"})
 """What needs no key and always finds room: probes must get through."""
 
@@ -73,6 +82,7 @@ class Auth:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (
             scope["type"] == "http"
+            and BATCH_LINE not in scope
             and self._digests
             and scope["path"] not in OPEN_PATHS
             and scope["method"] != "OPTIONS"
@@ -81,6 +91,8 @@ class Auth:
             if scheme.lower() != "bearer" or not self._knows(key.strip()):
                 error = InvalidAPIKey("No valid API key. Send it as 'Authorization: Bearer <key>'.")
                 return await error_response(error)(scope, receive, send)
+            # Files and batches belong to the key that made them.
+            scope.setdefault("state", {})["owner"] = _digest(key.strip()).hex()
         return await self._app(scope, receive, send)
 
     def _knows(self, key: str) -> bool:
@@ -90,23 +102,30 @@ class Auth:
 
 
 class BodyLimit:
-    """Refuses bodies that are too large, by their header or by their bytes, and those that are not JSON."""
+    """Refuses bodies that are too large, by their header or by their bytes, and those that are not JSON.
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    Uploads have a limit of their own, and are forms. Where there is no body there is no type of it.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, upload_limit: int) -> None:
         self._app = app
         self._limit = limit
+        self._upload_limit = upload_limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
+        upload = scope["path"] == UPLOADS
+        wanted, limit = ("multipart/form-data", self._upload_limit) if upload else ("application/json", self._limit)
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type != "application/json":
-            error: APIError = InvalidRequest(f"The content type is application/json, got {media_type[:80]!r}.")
-            return await error_response(error)(scope, receive, send)
-        too_large = RequestTooLarge(f"The body is over the limit of {self._limit} bytes.")
         declared = headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > self._limit:
+        empty = "content-type" not in headers and "transfer-encoding" not in headers and declared in ("", "0")
+        if media_type != wanted and not empty:
+            error: APIError = InvalidRequest(f"The content type is {wanted}, got {media_type[:80]!r}.")
+            return await error_response(error)(scope, receive, send)
+        too_large = RequestTooLarge(f"The body is over the limit of {limit} bytes.")
+        if declared.isdigit() and int(declared) > limit:
             return await error_response(too_large)(scope, receive, send)
         seen = 0
 
@@ -114,7 +133,7 @@ class BodyLimit:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self._limit:
+            if seen > limit:
                 raise too_large
             return message
 
@@ -122,22 +141,24 @@ class BodyLimit:
 
 
 class Gate:
-    """Bounds the requests under way."""
+    """Bounds the requests under way, and counts those that wait for an engine."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, load: Load) -> None:
         self._app = app
         self._limit = limit
+        self._load = load
         self._inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or BATCH_LINE in scope:
             return await self._app(scope, receive, send)
         if self._inside >= self._limit:
             error = TooManyRequests(f"The server has {self._limit} requests under way.", headers={"Retry-After": "1"})
             return await error_response(error)(scope, receive, send)
         self._inside += 1
         try:
-            return await self._app(scope, receive, send)
+            with nullcontext() if scope["path"].startswith(QUIET) else self._load.one():
+                return await self._app(scope, receive, send)
         finally:
             self._inside -= 1
 
