@@ -89,7 +89,7 @@ def _write(tuned: Tuned, directory: Path, base: str) -> None:
     if tuned.family.name == "labels":
         # Whether the vocabulary was changed is no question for a hub.
         tuned.model.save_pretrained(directory, save_embedding_layers=False)
-        about |= {"right": RIGHT, "wrong": WRONG, "base": base}
+        about |= {"right": RIGHT, "wrong": WRONG, "base": _anywhere(base)}
         (directory / "prm.json").write_text(json.dumps(about, indent=2) + "\n")
         return
     whole = tuned.model.merge_and_unload()
@@ -97,3 +97,8 @@ def _write(tuned: Tuned, directory: Path, base: str) -> None:
     setattr(whole.config, SEPARATOR_KEY, SEPARATOR)
     whole.save_pretrained(directory)
     tuned.tokenizer.save_pretrained(directory)
+
+
+def _anywhere(base: str) -> str:
+    """The model's name from any working directory: a directory's whole path, a hub id as it is."""
+    return str(Path(base).resolve()) if Path(base).is_dir() else base
