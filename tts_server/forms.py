@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 from strategies.base import Chunk, Engine, Prompt, Reading, Sampling, TokenIds
 from strategies.thinking import split
+from tts_server.call_readers import Call, Piece, Plain, Reader, is_broken
 from tts_server.structured import Schema, canonical, parse
-from tts_server.tools import Call, Piece, Plain, Reader, Tools, arguments_of, is_broken
+from tts_server.tools import Tools, arguments_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,3 +147,33 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+class ObjectEnd:
+    """Finds the end of a JSON object in a text that grows."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._depth = 0
+        self._quoted = self._escaped = False
+
+    def take(self, text: str) -> int:
+        """How many characters of the text belong to the object, which may go on."""
+        for i, char in enumerate(text):
+            if self._quoted:
+                self._quoted = self._escaped or char != '"'
+                self._escaped = char == "\\" and not self._escaped
+            elif char == '"':
+                self._quoted = True
+            elif char in "{[":
+                self._depth += 1
+            elif char in "}]":
+                self._depth -= 1
+                if self._depth == 0:
+                    self.ended = True
+                    return i + 1
+            elif char == "<":
+                # No JSON: the block is closed, though the object is not.
+                self.ended = True
+                return i
+        return len(text)

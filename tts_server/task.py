@@ -5,13 +5,14 @@ from typing import Any
 
 import strategies
 from strategies.base import Prompt, Sampling, Task
+from tts_server.call_readers import FORMATS
 from tts_server.engines.base import ServedEngine
 from tts_server.errors import UnsupportedParameter
 from tts_server.forms import Form
 from tts_server.protocol import ChatRequest
 from tts_server.service import Service
 from tts_server.structured import Schema
-from tts_server.tools import FORMATS, Tools
+from tts_server.tools import Tools
 
 _LEAST_TOP_P = 1e-6
 """Stands for a `top_p` of 0, which engines refuse: the likeliest token."""

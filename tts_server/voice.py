@@ -6,8 +6,8 @@ from uuid import uuid4
 
 from strategies.base import Chunk, Sample, TokenLogprob
 from strategies.thinking import Splitter, split
+from tts_server.call_readers import Piece, Plain, Reader
 from tts_server.forms import Form
-from tts_server.tools import Piece, Plain, Reader
 
 Json = dict[str, Any]
 

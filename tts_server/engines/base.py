@@ -15,7 +15,7 @@ class ServedEngine(Engine, Protocol):
 
     @property
     def tool_format(self) -> str | None:
-        """How its model writes calls of tools, a name of `tts_server.tools.FORMATS`; None where that is not known."""
+        """How its model writes calls of tools, a name of `call_readers.FORMATS`; None where that is not known."""
         ...
 
     @property

@@ -14,8 +14,8 @@ from uuid import uuid4
 
 from strategies.base import Message, Prompt, TokenIds, text_of
 from strategies.thinking import CLOSE, OPEN
+from tts_server.call_readers import Format, format_of
 from tts_server.errors import InvalidRequest, UnsupportedParameter
-from tts_server.tools import Format, format_of
 
 _VARIABLES = {"tools", "documents", "add_generation_prompt", "continue_final_message"}
 """Those named arguments of `apply_chat_template` that a request may set; the others would change how it renders."""

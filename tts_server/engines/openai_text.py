@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from strategies.thinking import CLOSE, OPEN
-from tts_server.tools import Hermes
+from tts_server.call_readers import Hermes
 
 
 class ChatText:

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from strategies.thinking import split
+from tts_server.call_readers import Hermes
 from tts_server.engines.openai_text import ChatText
 from tts_server.forms import gather
-from tts_server.tools import Hermes
 
 
 def call(index: int, arguments: str, name: str | None = None) -> dict[str, Any]:
