@@ -230,7 +230,7 @@ def main(
     model: Annotated[
         str, typer.Option(help="A model of `tts-server models list`, or a directory.")
     ] = "smollm2-135m-instruct",
-    rounds: Annotated[int, typer.Option(help="Rounds of the second table that count.")] = 5,
+    rounds: Annotated[int, typer.Option(help="Rounds of the second table that count.")] = 3,
     seed: Annotated[int, typer.Option(help="Of the steps.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
 ) -> None:

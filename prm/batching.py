@@ -76,12 +76,12 @@ class Batcher:
     def __init__(self, reader: Reader, name: str, wait_s: float) -> None:
         self.computed = 0
         """Tokens of all batches that were begun."""
-        self._reader = reader
         self._wait_s = wait_s
         self._waiting: list[_Job] = []
         self._changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        # The thread alone holds the reader: a closed batcher holds no model.
+        self._thread = threading.Thread(target=self._work, args=(reader,), name=name, daemon=True)
         self._thread.start()
 
     @property
@@ -131,12 +131,12 @@ class Batcher:
             jobs, self._waiting = self._waiting, []
         return jobs
 
-    def _work(self) -> None:
+    def _work(self, reader: Reader) -> None:
         while self._ready():
             batch: list[_Job] = []
             try:
-                batch = self._next()
-                results = self._reader.read([job.layout for job in batch])
+                batch = self._next(reader)
+                results = reader.read([job.layout for job in batch])
             except Exception as error:
                 self._fail(batch or self._take_all(), PRMError(f"the reward model failed: {error}"))
             else:
@@ -154,11 +154,11 @@ class Batcher:
                 self._changed.wait(wait_s)
         return False
 
-    def _next(self) -> list[_Job]:
+    def _next(self, reader: Reader) -> list[_Job]:
         """The next batch; empty if all was withdrawn in the meantime."""
         with self._changed:
             considered = self._waiting[:_CONSIDERED]
-            planned = self._reader.choose([job.layout for job in considered]) if considered else []
+            planned = reader.choose([job.layout for job in considered]) if considered else []
             batch = [considered[place] for place, _ in planned]
             # A batch that has begun is computed to its end, so its tokens count from here.
             for job, (_, tokens) in zip(batch, planned, strict=True):

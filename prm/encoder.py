@@ -91,7 +91,8 @@ class Encoder:
         """The tokens that a chat template writes around the `SLOT`s of some turns (role, content).
 
         Raises:
-            PRMError: there is no template, or it does not write each slot once.
+            PRMError: there is no template, it does not write each slot once, or the tokenizer does not begin anew
+                where a text does.
         """
         messages = [{"role": role, "content": content} for role, content in turns]
         try:
@@ -101,7 +102,11 @@ class Encoder:
         parts = text.split(SLOT)
         if len(parts) != 1 + sum(content.count(SLOT) for _, content in turns):
             raise PRMError(f"the chat template of the tokenizer does not write each turn once: {self._family} cannot")
-        return [self.control(part) for part in parts]
+        pieces = [self.control(part) for part in parts]
+        joined = tuple(i for k, piece in enumerate(pieces) for i in ((*self.text("a"), *piece) if k else piece))
+        if joined != self.control(text.replace(SLOT, "a")):
+            raise PRMError(f"the tokenizer joins the chat template to what stands in it: {self._family} cannot")
+        return pieces
 
     def _encoded(self, text: str) -> TokenIds:
         return tuple(self._plain.encode(text, add_special_tokens=False).ids)

@@ -3,6 +3,7 @@
 Knows nothing of where the model runs: a `Backend` reads layouts, a `FamilyPRM` puts the two together.
 """
 
+import asyncio
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,10 @@ class Sigmoid:
 
 
 Head = LabelTokens | Classes | Sigmoid
+
+
+_AT_ONCE = 100_000
+"""Characters that are encoded on the event loop, in some ten milliseconds; more of them on another thread."""
 
 
 def layout(opening: TokenIds, steps: Iterable[TokenIds]) -> Layout:
@@ -159,7 +164,7 @@ class FamilyPRM:
         self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None
     ) -> list[StepScores]:
         check_solutions(solutions)
-        layouts = [self.family.layouts(question, steps) for steps in solutions]
+        layouts = await self._layouts(question, solutions)
         self._check_length(layouts)
         distinct = list(dict.fromkeys(layout for those in layouts for layout in those))
         read = await self.backend.read(distinct, on_tokens=on_tokens) if distinct else []
@@ -169,6 +174,13 @@ class FamilyPRM:
         results = [StepScores(tuple(score for layout in those for score in of[layout])) for those in layouts]
         check_scores(solutions, results)
         return results
+
+    async def _layouts(self, question: str, solutions: Sequence[Sequence[str]]) -> list[tuple[Layout, ...]]:
+        def lay_out() -> list[tuple[Layout, ...]]:
+            return [self.family.layouts(question, steps) for steps in solutions]
+
+        characters = len(question) + sum(len(step) for steps in solutions for step in steps)
+        return lay_out() if characters <= _AT_ONCE else await asyncio.to_thread(lay_out)
 
     def _check_length(self, layouts: Sequence[Sequence[Layout]]) -> None:
         limit = self.backend.max_len

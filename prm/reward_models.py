@@ -71,6 +71,8 @@ def load(path: str, config: Mapping[str, Any], head: Head, adapter: str | None =
     model, info = _kind(config, head).from_pretrained(path, output_loading_info=True, **args)
     if missing := sorted(info["missing_keys"]):
         raise PRMError(f"the reward model {path!r} lacks the weights {', '.join(missing[:3])}: it is of another family")
+    if len(set((getattr(model, "hf_device_map", None) or {"": 0}).values())) > 1:
+        raise PRMError(f"the reward model {path!r} was put on several devices; this backend keeps it on one")
     model.eval().requires_grad_(False)
     if adapter:
         merge(model.base_model, adapter)

@@ -88,9 +88,9 @@ class TransformersBackend:
     async def read(self, layouts: Sequence[Layout], *, on_tokens: OnTokens | None = None) -> list[Scores]:
         if self._batcher is None:
             raise PRMError(f"the reward model {self._path!r} is not started")
-        unknown = next((i for layout in layouts for i in layout.token_ids if not 0 <= i < self._vocabulary), None)
-        if unknown is not None:
-            raise PRMError(f"the tokenizer of {self._path!r} has the token {unknown}, which its model lacks")
+        highest = max((max(layout.token_ids) for layout in layouts), default=0)
+        if highest >= self._vocabulary:
+            raise PRMError(f"the tokenizer of {self._path!r} has the token {highest}, which its model lacks")
         return await self._batcher.read(layouts, on_tokens)
 
     def _load(self) -> None:

@@ -14,7 +14,7 @@ from prm.base import PRMError
 from prm.encoder import Encoder
 from prm.family import SEPARATOR_KEY, Classes, Config, Family, Head, Layout, labels, layout
 
-_KNOWN = re.compile(r"^(HuggingFaceH4/)?Qwen2\.5-Math-[\d.]+B-Instruct-PRM-0\.[12]$")
+_KNOWN = re.compile(r"(^|/|--)Qwen2\.5-Math-[\d.]+B-Instruct-PRM-0\.[12](/|$)")
 """The models whose cards say that the separator is a blank line."""
 
 
@@ -23,7 +23,7 @@ def recognises(config: Config, name: str) -> bool:
 
 
 def build(config: Config, tokenizer: Any, name: str, separator: str | None) -> Family:
-    separator = separator or config.get(SEPARATOR_KEY) or ("\n\n" if _KNOWN.match(name) else None)
+    separator = separator or config.get(SEPARATOR_KEY) or ("\n\n" if _KNOWN.search(name) else None)
     if not separator:
         raise PRMError(
             f"the reward model {name!r} is of the family trl, which was trained with one of several step separators "

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_model import tiny_tokenizer
-from tiny_prm import QUESTION, SAVERS
+from tiny_prm import QUESTION, SAVERS, mistral_tokenizer
 
 from prm import FAMILIES, Family, PRMError, detect
 from prm.families import build
@@ -177,6 +177,13 @@ def test_a_model_without_what_its_family_needs_is_refused(saved: Saved, family: 
 def test_labels_that_are_no_tokens_are_refused() -> None:
     with pytest.raises(PRMError, match=r"no token for ' \+'"):
         build("math_shepherd", {}, tiny_tokenizer(), "mine")
+
+
+def test_a_template_that_merges_with_what_stands_in_it_is_refused() -> None:
+    tokenizer = mistral_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}"
+    with pytest.raises(PRMError, match="joins the chat template"):
+        build("outcome", {"id2label": {"0": "a"}}, tokenizer)
 
 
 def test_a_slow_tokenizer_is_refused() -> None:

@@ -1,6 +1,7 @@
 """A family on a backend, both without a model."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
 
 import pytest
@@ -95,3 +96,20 @@ def test_no_solutions_are_not_read() -> None:
 def test_a_config_that_leaves_out_its_labels_has_two() -> None:
     assert labels({}) == 2
     assert labels({"id2label": {"0": "LABEL_0"}}) == 1
+
+
+def test_a_very_long_text_is_laid_out_beside_the_event_loop() -> None:
+    class Slow(Characters):
+        def layouts(self, question: str, steps: Sequence[str]) -> tuple[Layout, ...]:
+            assert free.wait(30)
+            return super().layouts(question, steps[:1])
+
+    async def main() -> None:
+        call = asyncio.create_task(FamilyPRM(Slow(), Counting(), "mine").score("q", [["a"] * 200_000]))
+        await asyncio.sleep(0)
+        free.set()
+        with pytest.raises(PRMError, match=r"\[200000\] steps"):
+            await call
+
+    free = threading.Event()
+    asyncio.run(main())

@@ -62,7 +62,7 @@ def test_the_head_is_the_configs() -> None:
 
 def test_a_turn_without_an_end_is_refused() -> None:
     tokenizer = llama_tokenizer()
-    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"
+    tokenizer.chat_template = "{% for m in messages %}<|eot_id|>{{ m.role }}<|eot_id|>{{ m.content }}{% endfor %}"
     with pytest.raises(PRMError, match="does not end a turn"):
         Outcome(tokenizer, Sigmoid())
 
