@@ -12,12 +12,13 @@ from starlette.middleware import Middleware
 import strategies
 from prm import ProcessRewardModel
 from tts_server import __version__
-from tts_server.config import ConfigError, Settings
+from tts_server.config import DEFAULT_MODEL, ConfigError, Settings
 from tts_server.engines.base import ServedEngine
 from tts_server.errors import InvalidRequest
 from tts_server.handlers import HANDLERS, RESPONSES
+from tts_server.keys import read_keys
 from tts_server.load import Load
-from tts_server.middleware import Auth, BodyLimit, Gate, RequestId, read_keys
+from tts_server.middleware import Auth, BodyLimit, Gate, Quotas, RequestId
 from tts_server.plan import check_options
 from tts_server.prms.source import Source, parse
 from tts_server.routes import chat, health, models, prm
@@ -26,8 +27,6 @@ from tts_server.service import Service
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MODEL = "qwen2.5-coder-0.5b-instruct"
-"""Served where nothing else is asked for: small, and on the package index too."""
 FORM_BYTES = 2**16
 """What a form has beside its file."""
 SHARE = 0.5
@@ -51,7 +50,7 @@ def create_app(
     check_presets(settings, [prm.name for prm in prms])
     service = Service(engine, {prm.name: prm for prm in prms}, settings, created=int(time.time()))
 
-    load = Load()
+    keys, load = read_keys(settings), Load()
     app = FastAPI(
         title="tts-server",
         version=__version__,
@@ -59,7 +58,8 @@ def create_app(
         # Outermost first.
         middleware=[
             Middleware(RequestId),
-            Middleware(Auth, keys=read_keys(settings.api_key_file)),
+            Middleware(Auth, keys=keys),
+            Middleware(Quotas, limits=keys.limits),
             Middleware(
                 BodyLimit,
                 limit=settings.max_body_bytes,
@@ -164,7 +164,10 @@ def build_prms(settings: Settings, engine: ServedEngine) -> list[ProcessRewardMo
     Raises:
         ConfigError: there is none of that name, or it cannot run.
     """
-    return [_build_prm(source, settings, engine) for source in parse(settings.prm)]
+    sources = parse(settings.prm)
+    if settings.prm_upstream and not any(source.has_weights for source in sources):
+        raise ConfigError(f"prm_upstream: no reward model of prm = {settings.prm!r} has weights to run there")
+    return [_build_prm(source, settings, engine) for source in sources]
 
 
 def _build_prm(source: Source, settings: Settings, engine: ServedEngine) -> ProcessRewardModel:

@@ -14,6 +14,8 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 ENV_PREFIX = "TTS_SERVER_"
+DEFAULT_MODEL = "qwen2.5-coder-0.5b-instruct"
+"""Served where nothing else is asked for: small, and on the package index too."""
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 PRMBackend = Literal["auto", "transformers", "vllm", "http"]
 EngineName = Literal["auto", "vllm", "openai", "transformers", "fake"]
@@ -163,6 +165,10 @@ class Settings(BaseSettings):
     def _complete(self) -> "Settings":
         if self.engine == "openai" and not self.upstream:
             raise ValueError("upstream: the engine 'openai' needs the upstream's base URL")
+        if self.prm_backend == "http" and not self.prm_upstream:
+            raise ValueError("prm_upstream: the backend 'http' needs the base URL of the reward model's vLLM server")
+        if self.prm_upstream and self.prm_backend not in ("auto", "http"):
+            raise ValueError(f"prm_upstream: the backend {self.prm_backend!r} has no upstream, only 'http' has")
         self.presets = {**_effort_presets(), **self.presets}
         named = {e: e for e in ("low", "medium", "high", "xhigh")}
         self.efforts = {"none": "single", "minimal": "single", **named, **self.efforts}  # type: ignore[dict-item]

@@ -49,7 +49,7 @@ def read_lora(path: str, number: int) -> LoRA:
         raise EngineUnavailable(f"{path} holds no LoRA adapter as PEFT writes it: {file.name}: {error}.") from error
     if kind != "LORA" or not 1 <= rank <= _RANKS[-1]:
         raise EngineUnavailable(f"{path} is an adapter of type {kind} and rank {rank}; vLLM serves LORA up to 512.")
-    return LoRA(number, str(path), next(known for known in _RANKS if known >= rank))
+    return LoRA(number, str(Path(path).resolve()), next(known for known in _RANKS if known >= rank))
 
 
 class AdaptedEngine:

@@ -4,6 +4,7 @@ from prm import PRMError, ProcessRewardModel
 from prm.family import Backend, Classes, Family, FamilyPRM, LabelTokens, Sigmoid
 from prm.reference import Weights, reference_scores
 from prm.transformers import TransformersBackend
+from tts_server.catalog import CatalogError
 from tts_server.config import ConfigError, PRMBackend, Settings
 from tts_server.engines.base import ServedEngine
 from tts_server.engines.vllm import VLLMEngine
@@ -66,13 +67,12 @@ def load(source: Source, settings: Settings, engine: ServedEngine) -> ProcessRew
 
     Raises:
         ConfigError: there is no such model, or it cannot run there.
-        CatalogError: its weights cannot be had.
     """
     try:
         if source.kind == "generative":
             return generative(source, settings, engine)
         model = find(source, settings.prm_separator)
-    except (PRMError, ImportError, OSError, ValueError) as error:
+    except (PRMError, CatalogError, ImportError, OSError, ValueError) as error:
         raise ConfigError(f"prm: {error}") from error
     where = _where(model, settings, engine)
     if where == "transformers":
@@ -115,13 +115,10 @@ def _transformers(model: Model, settings: Settings) -> Backend:
 
 
 def _http(model: Model, settings: Settings) -> Backend:
-    if not settings.prm_upstream:
-        raise ConfigError("prm_upstream: the backend http needs the base URL of the reward model's vLLM server")
+    url = (settings.prm_upstream or "").rstrip("/").removesuffix("/v1")
     key = settings.prm_upstream_api_key
     try:
-        http = Upstream(
-            settings.prm_upstream.rstrip("/").removesuffix("/v1"), api_key=key.get_secret_value() if key else None
-        )
+        http = Upstream(url, api_key=key.get_secret_value() if key else None)
     except ValueError as error:
         raise ConfigError(f"prm_upstream: {error}") from error
     return RemoteReader(http, model.name, model.family.head)

@@ -4,7 +4,7 @@ from typing import Any
 
 from prm.generative import GenerativePRM, labels
 from tts_server.catalog import resolve
-from tts_server.config import ConfigError, Settings
+from tts_server.config import DEFAULT_MODEL, ConfigError, Settings
 from tts_server.engines.base import ServedEngine
 from tts_server.prms.engine import EngineReader, EngineWriter
 from tts_server.prms.models import has_gpu, tokenizer, vllm_args
@@ -18,8 +18,6 @@ def generative(source: Source, settings: Settings, policy: ServedEngine) -> Gene
         ConfigError: there is no tokenizer for it on this machine.
     """
     if not source.model:
-        from tts_server.app import DEFAULT_MODEL  # noqa: PLC0415
-
         if settings.engine == "fake":
             raise ConfigError("prm: the engine 'fake' writes no critiques, so 'generative' needs a model of its own")
         words = tokenizer(str(resolve(settings.model or DEFAULT_MODEL)))
