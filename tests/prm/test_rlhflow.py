@@ -41,7 +41,9 @@ def test_scores_are_those_of_the_authors(saved: Callable[[str], Path], steps: li
 
 def test_a_template_that_writes_turns_differently_is_refused() -> None:
     tokenizer = qwen_tokenizer()
-    tokenizer.chat_template = "{% for m in messages %}<|im_start|>{{ loop.index }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ loop.index }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    )
     with pytest.raises(PRMError, match="writes equal turns differently"):
         RLHFlow(tokenizer)
 
