@@ -40,12 +40,12 @@ cpu() {
 
 gpu() {
     say "vLLM, PyTorch for CUDA and this project: several GB"
-    pip install --editable '.[vllm,transformers,search,bench]'
+    pip install --editable '.[vllm,transformers,search,train,bench]'
 }
 
 portable() {
     say "Transformers, PyTorch and this project: there is no vLLM for this platform"
-    pip install --editable '.[transformers,search,bench]'
+    pip install --editable '.[transformers,search,train,bench]'
 }
 
 dev() {
