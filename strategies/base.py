@@ -38,6 +38,8 @@ class Prompt:
     template: Mapping[str, Any] = field(default_factory=dict)
     """What the chat template gets beside the messages: `add_generation_prompt`, `continue_final_message` and the
     template's own variables."""
+    text: str = ""
+    """What the token ids of a prompt that is no chat say: the question in place of the last user turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class Sampling:
     ignore_eos: bool = False
     logprobs: int | None = None
     """None: no logprobs; k: those of the sampled tokens and of the k likeliest (0 to 20)."""
+    prompt_logprobs: int | None = None
+    """The same for the prompt's tokens. They are computed anew, whatever is cached of the prompt."""
     logprob_token_ids: TokenIds = ()
     """Report the logprobs of exactly these tokens as `top`, in place of the likeliest ones."""
     structured: Mapping[str, Any] | None = None
@@ -105,6 +109,8 @@ class Chunk:
     completion_tokens: int = 0
     """How many they are."""
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the prompt's tokens but the first, which nothing comes before: once a sample, on its first chunk."""
     prompt_tokens: int = 0
     """The prompt's tokens, cached ones included: once a sample, as soon as the engine knows them."""
     cached_tokens: int = 0
@@ -281,8 +287,8 @@ class Task:
 
     @property
     def question(self) -> str:
-        """The last user turn's text: what a reward model scores a solution of."""
-        return next((text_of(m) for m in reversed(self.prompt.messages) if m["role"] == "user"), "")
+        """The last user turn's text, or that of a prompt that is no chat: what a reward model scores a solution of."""
+        return self.prompt.text or next((text_of(m) for m in reversed(self.prompt.messages) if m["role"] == "user"), "")
 
 
 class Strategy(Protocol):

@@ -6,7 +6,7 @@ clients add) are accepted and have no effect.
 """
 
 import re
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -24,7 +24,7 @@ from tts_server.protocol_parts import (
     bad,
 )
 
-__all__ = ["TTS", "UNSUPPORTED", "ChatMessage", "ChatRequest", "bad"]
+__all__ = ["TTS", "UNSUPPORTED", "ChatMessage", "ChatRequest", "SampledRequest", "bad"]
 
 INT64 = 2**63
 _TOKEN_ID = re.compile("[0-9]{1,9}")
@@ -46,19 +46,17 @@ class TTS(Wire):
         return dict(self.model_extra or {})
 
 
-class ChatRequest(Wire):
-    """`POST /v1/chat/completions`."""
+class SampledRequest(Wire):
+    """What requests for chats and for texts share: the model, how it is sampled, and how compute is spent."""
 
     model_config = ConfigDict(extra="allow")
 
     model: str
-    messages: list[ChatMessage] = Field(min_length=1, max_length=10_000)
     tts: TTS | None = None
     reasoning_effort: Effort | None = None
     n: int | None = Field(None, ge=1, le=128)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_completion_tokens: int | None = Field(None, ge=1)
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
@@ -66,13 +64,8 @@ class ChatRequest(Wire):
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     seed: int | None = Field(None, ge=-INT64, lt=INT64)
     stop: str | list[str] | None = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: ResponseFormat | None = None
     logit_bias: dict[str, float] | None = None
-    tools: list[Tool] | None = Field(None, min_length=1, max_length=MAX_TOOLS)
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    parallel_tool_calls: bool | None = None
     # vLLM's own
     top_k: int | None = Field(None, ge=-1)
     min_p: float | None = Field(None, ge=0, le=1)
@@ -80,16 +73,6 @@ class ChatRequest(Wire):
     min_tokens: int | None = Field(None, ge=0)
     ignore_eos: bool | None = None
     stop_token_ids: list[int] | None = None
-    chat_template_kwargs: dict[str, JsonValue] | None = None
-    add_generation_prompt: bool | None = None
-    continue_final_message: bool | None = None
-    # Refused: to ignore them silently is what a client cannot detect.
-    functions: JsonValue = None
-    function_call: JsonValue = None
-    audio: JsonValue = None
-    modalities: list[str] | None = None
-    prediction: JsonValue = None
-    web_search_options: JsonValue = None
 
     @field_validator("stop")
     @classmethod
@@ -107,20 +90,52 @@ class ChatRequest(Wire):
         return bias
 
     @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if self.stream_options and not self.stream:
+            raise bad("stream_options is only allowed with stream: true", "stream_options")
+        if self.min_tokens and self.limit is not None and self.min_tokens > self.limit:
+            raise bad(f"min_tokens is at most the limit of {self.limit} tokens, got {self.min_tokens}", "min_tokens")
+        return self
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens of the answer, at most."""
+        return self.max_tokens
+
+
+class ChatRequest(SampledRequest):
+    """`POST /v1/chat/completions`."""
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=10_000)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    tools: list[Tool] | None = Field(None, min_length=1, max_length=MAX_TOOLS)
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    # vLLM's own
+    chat_template_kwargs: dict[str, JsonValue] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    # Refused: to ignore them silently is what a client cannot detect.
+    functions: JsonValue = None
+    function_call: JsonValue = None
+    audio: JsonValue = None
+    modalities: list[str] | None = None
+    prediction: JsonValue = None
+    web_search_options: JsonValue = None
+
+    @model_validator(mode="after")
     def _hangs_together(self) -> "ChatRequest":
         for field in ("functions", "function_call", "audio", "prediction", "web_search_options"):
             if getattr(self, field) is not None:
                 raise bad(f"{field} is not supported", field, UNSUPPORTED)
         if self.modalities and self.modalities != ["text"]:
             raise bad("modalities other than text are not supported", "modalities", UNSUPPORTED)
-        if self.stream_options and not self.stream:
-            raise bad("stream_options is only allowed with stream: true", "stream_options")
         if self.top_logprobs is not None and not self.logprobs:
             raise bad("top_logprobs is only allowed with logprobs: true", "top_logprobs")
         if self.add_generation_prompt and self.continue_final_message:
             raise bad("add_generation_prompt and continue_final_message exclude each other", "continue_final_message")
-        if self.min_tokens and self.limit is not None and self.min_tokens > self.limit:
-            raise bad(f"min_tokens is at most the limit of {self.limit} tokens, got {self.min_tokens}", "min_tokens")
         self._check_tools()
         return self
 
@@ -135,5 +150,4 @@ class ChatRequest(Wire):
 
     @property
     def limit(self) -> int | None:
-        """Tokens of the answer, at most."""
         return self.max_completion_tokens or self.max_tokens

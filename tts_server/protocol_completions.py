@@ -1,0 +1,114 @@
+"""The request of `POST /v1/completions`: OpenAI's older endpoint, whose prompt is a text and no chat.
+
+Fields that neither this file nor `SampledRequest` names are accepted and have no effect, as with chats.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
+from pydantic_core import PydanticCustomError
+
+from tts_server.protocol import UNSUPPORTED, SampledRequest, bad
+
+DEFAULT_MAX_TOKENS = 16
+"""OpenAI's, for this endpoint alone."""
+MAX_PROMPTS = 1024
+_REFUSED = {
+    "suffix": (None, ""),
+    "use_beam_search": (None, False),
+    "length_penalty": (None, 1),
+    "skip_special_tokens": (None, True),
+    "spaces_between_special_tokens": (None, True),
+    "truncate_prompt_tokens": (None,),
+    "allowed_token_ids": (None, []),
+    "bad_words": (None, []),
+    "prompt_logprobs": (None,),
+    "logprob_token_ids": (None, []),
+    "return_tokens_as_token_ids": (None, False),
+    "structured_outputs": (None,),
+    "prompt_embeds": (None,),
+}
+"""OpenAI's and vLLM's fields that are not honoured, each with the values that ask for nothing."""
+
+
+def _is_ids(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(token) is int and token >= 0 for token in value)
+
+
+def _shaped(prompt: Any) -> Any:
+    several = isinstance(prompt, list) and 0 < len(prompt) <= MAX_PROMPTS
+    if not (
+        isinstance(prompt, str)
+        or _is_ids(prompt)
+        or (several and (all(isinstance(text, str) for text in prompt) or all(map(_is_ids, prompt))))
+    ):
+        raise PydanticCustomError(
+            "value", "prompt is a text, a list of token ids, or a list of 1 to {most} of either", {"most": MAX_PROMPTS}
+        )
+    return prompt
+
+
+class CompletionRequest(SampledRequest):
+    """`POST /v1/completions`."""
+
+    prompt: Annotated[str | list[str] | list[int] | list[list[int]], BeforeValidator(_shaped)]
+    max_tokens: int | None = Field(None, ge=0)
+    """16 if not given; 0 only with `echo`, for the prompt's logprobs."""
+    echo: bool | None = None
+    logprobs: int | None = Field(None, ge=0, le=20)
+    best_of: int | None = Field(None, ge=1, le=128)
+    user: str | None = None
+    # vLLM's own
+    add_special_tokens: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    return_token_ids: bool | None = None
+    # Refused unless they ask for nothing.
+    suffix: str | None = None
+    use_beam_search: JsonValue = None
+    length_penalty: JsonValue = None
+    skip_special_tokens: JsonValue = None
+    spaces_between_special_tokens: JsonValue = None
+    truncate_prompt_tokens: JsonValue = None
+    allowed_token_ids: JsonValue = None
+    bad_words: JsonValue = None
+    prompt_logprobs: JsonValue = None
+    logprob_token_ids: JsonValue = None
+    return_tokens_as_token_ids: JsonValue = None
+    structured_outputs: JsonValue = None
+    prompt_embeds: JsonValue = None
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> "CompletionRequest":
+        for field, neutral in _REFUSED.items():
+            if getattr(self, field) not in neutral:
+                raise bad(f"{field} is not supported", field, UNSUPPORTED)
+        if self.best_of not in (None, self.n or 1):
+            raise bad(
+                "best_of is only supported where it equals n; to sample more and get the best, ask for the strategy "
+                "'best_of_n' in tts",
+                "best_of",
+                UNSUPPORTED,
+            )
+        if self.max_tokens == 0 and not self.echo:
+            raise bad("max_tokens is at least 1 without echo", "max_tokens")
+        return self
+
+    @property
+    def limit(self) -> int:
+        return DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens
+
+    @property
+    def prompts(self) -> list[str] | list[list[int]]:
+        """Each a text or token ids."""
+        match self.prompt:
+            case str(text):
+                return [text]
+            case [int(), *_] as ids:
+                return [ids]  # type: ignore[list-item]
+            case several:
+                return several  # type: ignore[return-value]
+
+    @property
+    def is_list(self) -> bool:
+        """Whether there is a list of prompts."""
+        return not isinstance(self.prompt, str | int) and not isinstance(self.prompt[0], int)
