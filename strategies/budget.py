@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
 from prm import Aggregation, OnTokens, ProcessRewardModel, StepScores
 from prm.base import check_scores
 from strategies.base import Chunk, Engine, Prompt, Sampling, TokenIds
+from strategies.trace import Recorder
 
 StopReason = Literal["max_samples", "max_tokens", "max_prm_tokens", "deadline"]
 
@@ -62,6 +63,8 @@ class Account:
     stop_reason: StopReason | None = None
     """The first limit that was reached."""
     started: float = field(default_factory=time.monotonic)
+    recorder: Recorder | None = None
+    """Sees every call of the metered engine and reward model, where a record is kept."""
 
     @property
     def wall_s(self) -> float:
@@ -127,30 +130,39 @@ class MeteredEngine:
         first_call = usage.samples == 0
         usage.samples += n
         growing = set(range(n))
-        async with aclosing(self._engine.generate(prompt, sampling, n)) as chunks:
-            while growing and not (reason := account.spent()):
-                try:
-                    async with asyncio.timeout(account.seconds_left):
-                        chunk = await anext(chunks)
-                except TimeoutError:
-                    if not (reason := account.spent()):
-                        raise
-                    break
-                except StopAsyncIteration:
-                    raise RuntimeError(f"the engine ended its stream before {len(growing)} of {n} samples") from None
-                if first_call and chunk.prompt_tokens:
-                    usage.prompt_tokens, usage.cached_tokens = chunk.prompt_tokens, chunk.cached_tokens
-                    first_call = False
-                usage.engine_prompt_tokens += chunk.prompt_tokens
-                usage.cached_prompt_tokens += chunk.cached_tokens
-                usage.completion_tokens += chunk.completion_tokens
-                if chunk.finish_reason:
-                    growing.discard(chunk.index)
-                yield chunk
-        if growing and reason:
-            account.stop(reason)
-            for index in sorted(growing):
-                yield Chunk(index, finish_reason="budget")
+        with account.recorder.call(prompt, sampling, n) if account.recorder else nullcontext() as note:
+            async with aclosing(self._engine.generate(prompt, sampling, n)) as chunks:
+                while growing and not account.spent() and (chunk := await self._next(chunks, len(growing), n)):
+                    if first_call and chunk.prompt_tokens:
+                        usage.prompt_tokens, usage.cached_tokens = chunk.prompt_tokens, chunk.cached_tokens
+                        first_call = False
+                    usage.engine_prompt_tokens += chunk.prompt_tokens
+                    usage.cached_prompt_tokens += chunk.cached_tokens
+                    usage.completion_tokens += chunk.completion_tokens
+                    if note:
+                        note(chunk)
+                    if chunk.finish_reason:
+                        growing.discard(chunk.index)
+                    yield chunk
+            if growing and (reason := account.spent()):
+                account.stop(reason)
+                for index in sorted(growing):
+                    cut = Chunk(index, finish_reason="budget")
+                    if note:
+                        note(cut)
+                    yield cut
+
+    async def _next(self, chunks: AsyncGenerator[Chunk, None], growing: int, n: int) -> Chunk | None:
+        """The next chunk of a call of whose n samples so many grow; None if the deadline comes first."""
+        try:
+            async with asyncio.timeout(self._account.seconds_left):
+                return await anext(chunks)
+        except TimeoutError:
+            if not self._account.spent():
+                raise
+            return None
+        except StopAsyncIteration:
+            raise RuntimeError(f"the engine ended its stream before {growing} of {n} samples") from None
 
     def _admit(self, n: int) -> int:
         if reason := self._account.spent():
@@ -177,21 +189,26 @@ class MeteredPRM:
         self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None
     ) -> list[StepScores]:
         account = self._account
-
-        def pay(tokens: int) -> None:
-            account.usage.prm_tokens += tokens
-            if on_tokens:
-                on_tokens(tokens)
-
         if reason := account.spent(prm=True):
             raise account.stop(reason)
         account.usage.prm_calls += 1
-        try:
-            async with asyncio.timeout(account.seconds_left):
-                results = await self._prm.score(question, solutions, on_tokens=pay)
-        except TimeoutError:
-            if account.seconds_left == 0:
-                raise account.stop("deadline") from None
-            raise
-        check_scores(solutions, results)
+        with account.recorder.scoring(solutions) if account.recorder else nullcontext() as record:
+
+            def pay(tokens: int) -> None:
+                account.usage.prm_tokens += tokens
+                if record:
+                    record.tokens += tokens
+                if on_tokens:
+                    on_tokens(tokens)
+
+            try:
+                async with asyncio.timeout(account.seconds_left):
+                    results = await self._prm.score(question, solutions, on_tokens=pay)
+            except TimeoutError:
+                if account.seconds_left == 0:
+                    raise account.stop("deadline") from None
+                raise
+            check_scores(solutions, results)
+            if record:
+                record.results = results
         return results

@@ -1,0 +1,133 @@
+"""Which sample goes on from which: found from token ids and texts, so that no strategy has to tell.
+
+A path is the token ids of a prompt and of all that was sampled after it. What a call's token ids begin with, what a
+chat shows, what steps a reward model reads and what a candidate says all end with some sample's path or text. Only
+hashes are kept of paths. Of samples that read the same, the one that was gone on from the least is meant, and of those
+the first.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from prm import split_steps
+from strategies.base import Message, Sample, TokenIds, text_of
+from strategies.thinking import split
+
+SHORTEST = 4
+"""Characters: what a chat shows of a shorter text may be anything."""
+
+
+class Lineage:
+    """What is known of a search's samples, by their numbers."""
+
+    def __init__(self) -> None:
+        self._paths: dict[int, list[int]] = {}
+        self._lengths: set[int] = set()
+        self._roots: set[TokenIds] = set()
+        self._steps: dict[int, list[int]] = {}
+        self._chains: dict[int, int] = {}
+        self._texts: dict[str, list[int]] = {}
+        self._above: dict[int, tuple[int, ...]] = {}
+        self._shown: dict[int, tuple[int, ...]] = {}
+        self._uses: Counter[tuple[str, int]] = Counter()
+
+    def add(
+        self, number: int, parents: tuple[int, ...], prompt: TokenIds, ids: TokenIds, text: str, stop: str, eos: bool
+    ) -> None:
+        """A sample that has ended.
+
+        Args:
+            number: what it is called.
+            parents: what it goes on from.
+            prompt: the token ids that it was sampled after; none of a chat.
+            ids: its own, where the engine tells them.
+            text: what it says.
+            stop: the stop string at which it ended, if at one.
+            eos: whether its last token id ends it.
+        """
+        self._above[number] = parents
+        self._texts.setdefault(text, []).append(number)
+        continued = bool(prompt and parents)
+        if ids:
+            if not continued:
+                self._roots.add(prompt)
+            # What goes on from an end leaves its token out.
+            for path in (prompt + ids, *((prompt + ids[:-1],) if eos else ())):
+                self._paths.setdefault(hash(path), []).append(number)
+                self._lengths.add(len(path))
+        before = self._chains.get(parents[0], 0) if continued else 0
+        whole, bare = text.strip(), text.removesuffix(stop).strip()
+        self._chains[number] = _chain(before, [whole] if whole else [])
+        # A search takes a sample for a step, a reader of a whole solution splits it.
+        readings = {(whole,), (bare,), () if continued else split_steps(bare)}
+        for chain in {_chain(before, reading) for reading in readings if any(reading)}:
+            self._steps.setdefault(chain, []).append(number)
+
+    def continued(self, ids: TokenIds) -> tuple[int, ...]:
+        """The sample whose path is the longest beginning of `ids`."""
+        lengths = [len(ids)] if len(ids) in self._lengths else []
+        found = self._paths.get(hash(ids)) if lengths else None
+        for length in sorted((k for k in self._lengths if k < len(ids)), reverse=True) if not found else ():
+            found = self._paths.get(hash(ids[:length]))
+            if found:
+                break
+        return (self._least(found, "continued"),) if found else ()
+
+    def shown(self, prompt: int, news: Sequence[Message], *, known: bool) -> tuple[int, ...]:
+        """The samples whose texts a chat shows, without those that others of them were made from.
+
+        Args:
+            prompt: the chat's number.
+            news: its turns that are not the client's.
+            known: whether it was asked before; then it shows what it showed.
+        """
+        if not known:
+            told = "\n".join(map(text_of, news))
+            seen = [
+                number
+                for text, numbers in self._texts.items()
+                if len(said := split(text).answer.strip()) >= SHORTEST and said in told
+                for number in numbers[:1]
+            ]
+            above = {ancestor for number in seen for ancestor in self._ancestors(number)}
+            self._shown[prompt] = tuple(number for number in seen if number not in above)
+        return self._shown[prompt]
+
+    def scored(self, solutions: Sequence[Sequence[str]]) -> list[int | None]:
+        """The sample with which each solution ends."""
+        found = [self._steps.get(_chain(0, steps)) for steps in solutions]
+        return [self._least(numbers, "scored") if numbers else None for numbers in found]
+
+    def ends(self, candidates: Sequence[Sample]) -> list[int | None]:
+        """The sample with which each candidate ends."""
+        return [self._end(candidate) for candidate in candidates]
+
+    def _end(self, candidate: Sample) -> int | None:
+        ids, text = candidate.token_ids, candidate.text
+        found = next((n for root in self._roots if ids and (n := self._paths.get(hash(root + ids)))), None)
+        found = found or (self._texts.get(text) if text else None)
+        if found is None:
+            # Text was put between its samples: the longest last part of it that is a sample.
+            last = max((said for said in self._texts if said and text.endswith(said)), key=len, default=None)
+            found = None if last is None else self._texts[last]
+        return self._least(found, "ended") if found else None
+
+    def _least(self, numbers: Sequence[int], use: str) -> int:
+        number = min(numbers, key=lambda number: self._uses[use, number])
+        self._uses[use, number] += 1
+        return number
+
+    def _ancestors(self, number: int) -> Iterator[int]:
+        stack, seen = [number], {number}
+        while stack:
+            for parent in self._above.get(stack.pop(), ()):
+                if parent not in seen:
+                    seen.add(parent)
+                    stack.append(parent)
+                    yield parent
+
+
+def _chain(before: int, steps: Sequence[str]) -> int:
+    for step in steps:
+        before = hash((before, step))
+    return before
