@@ -1,7 +1,7 @@
 """Request to task, strategy and budget."""
 
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 import strategies
 from prm import ProcessRewardModel
-from strategies.base import Engine, Event
+from strategies.base import Engine, Event, Task
 from strategies.budget import Account, Budget
 from tts_server.config import BudgetConfig, Preset
 from tts_server.engines.base import ServedEngine
@@ -35,6 +35,11 @@ class Plan:
     """Of the answer, where the request fixes it."""
     account: Account
     run: Callable[[], AsyncGenerator[Event, None]]
+    task: Task
+    options: Mapping[str, Any]
+    """The strategy's, complete."""
+    prm: str | None = None
+    """The reward model's name, where there is one."""
 
 
 def plan(request: ChatRequest, service: Service) -> Plan:
@@ -69,7 +74,7 @@ def plan(request: ChatRequest, service: Service) -> Plan:
         metered = account.meter_prm(prm) if prm else None
         return entry.run(task, engine_for(service.engine, account, form), metered, account, **options)
 
-    return Plan(entry.name, task.choices, form, account, run)
+    return Plan(entry.name, task.choices, form, account, run, task, options, prm.name if prm else None)
 
 
 def engine_for(engine: ServedEngine, account: Account, form: Form | None) -> Engine:
