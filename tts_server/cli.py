@@ -47,7 +47,7 @@ def serve(
     prm_upstream: Annotated[str | None, typer.Option(help="Base URL of the reward model's vLLM server.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
-    api_key_file: Annotated[Path | None, typer.Option(help="API keys, one a line.")] = None,
+    api_key_file: Annotated[Path | None, typer.Option(help="API keys, one a line, or a .toml with limits.")] = None,
     max_model_len: Annotated[int | None, typer.Option(help="Tokens of prompt and completion together.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with these and all other settings.")] = None,
@@ -92,10 +92,10 @@ def log_to_console(settings: Settings) -> None:
 
 def say_ready(url: str, settings: Settings, model: str) -> None:
     """The one line that a user waits for."""
-    if settings.host not in ("127.0.0.1", "localhost", "::1") and settings.api_key_file is None:
+    if not settings.is_local and not settings.has_keys:
         err.print("[yellow]warning:[/] listening beyond this machine without API keys; see --api-key-file")
     at = "" if url == DEFAULT_URL else f" --url {url}"
-    key = " --api-key …" if settings.api_key_file else ""
+    key = " --api-key …" if settings.has_keys else ""
     out.print(
         f'ready: {model} at {url}/v1 — try: tts-server chat "What is 17 * 23?" --strategy best_of_n{at}{key}',
         soft_wrap=True,

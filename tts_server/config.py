@@ -4,6 +4,7 @@ Checked once, at start; a key that is not known fails with its name. Nothing els
 """
 
 import os
+from ipaddress import ip_address
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Any, Literal
@@ -25,15 +26,10 @@ class ConfigError(Exception):
     """The configuration cannot be used; the message names the key."""
 
 
-class BudgetConfig(BaseModel):
-    """What one request may spend, as `strategies.budget.Budget` says it."""
+class _Table(BaseModel):
+    """A table of settings, which names the key that it does not know."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-    max_samples: int | None = Field(None, ge=1)
-    max_tokens: int | None = Field(None, ge=1)
-    max_prm_tokens: int | None = Field(None, ge=1)
-    deadline_s: float | None = Field(None, gt=0)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -48,12 +44,32 @@ class BudgetConfig(BaseModel):
         return given
 
 
+class BudgetConfig(_Table):
+    """What one request may spend, as `strategies.budget.Budget` says it."""
+
+    model_config = ConfigDict(strict=True)
+
+    max_samples: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1)
+    max_prm_tokens: int | None = Field(None, ge=1)
+    deadline_s: float | None = Field(None, gt=0)
+
+
 class RequestLimit(BudgetConfig):
     """The most that any request may spend; the environment writes its numbers as text."""
 
     model_config = ConfigDict(strict=False)
 
     max_samples: int | None = Field(256, ge=1)
+
+
+class KeyLimits(_Table):
+    """What the requests of one API key may ask for together; no limit where there is None."""
+
+    requests_per_minute: int | None = Field(None, ge=1)
+    concurrent_requests: int | None = Field(None, ge=1)
+    tokens_per_hour: int | None = Field(None, ge=1)
+    """Generated tokens and those of the reward model."""
 
 
 class BatchConfig(BaseModel):
@@ -139,7 +155,11 @@ class Settings(BaseSettings):
     """Whether a reward model on vLLM is held, at its start, against a plain forward pass of its weights where they are
     on this machine; whether step by step it scores as in one go is looked at in any case."""
     api_key_file: Path | None = None
-    """File of API keys, one a line; without it no key is asked for."""
+    """File of API keys, one a line or in TOML; without any key none is asked for."""
+    api_keys: SecretStr | None = None
+    """API keys beside those of the file, written like its lines and separated by commas."""
+    key_limits: KeyLimits = KeyLimits()
+    """What each key may ask for, unless the key file says otherwise of it."""
     max_body_bytes: int = Field(32 * 2**20, ge=1024)
     """Larger requests are refused."""
     max_requests: int = Field(1024, ge=1)
@@ -154,6 +174,8 @@ class Settings(BaseSettings):
     """Seconds that requests under way get to end when the server is told to stop."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level that is logged."""
+    log_prompts: bool = False
+    """Whether log lines may quote what was asked and answered, as errors do."""
     presets: dict[str, Preset] = Field(default_factory=dict)
     """Named strategies with options and budget, beside `low`, `medium`, `high` and `xhigh`."""
     efforts: dict[Effort, str] = Field(default_factory=dict)
@@ -173,6 +195,19 @@ class Settings(BaseSettings):
         named = {e: e for e in ("low", "medium", "high", "xhigh")}
         self.efforts = {"none": "single", "minimal": "single", **named, **self.efforts}  # type: ignore[dict-item]
         return self
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether requests need a key."""
+        return self.api_key_file is not None or self.api_keys is not None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        try:
+            return self.host == "localhost" or ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     @classmethod
     def settings_customise_sources(
@@ -206,14 +241,15 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
     try:
         return FromFile(**{key: value for key, value in flags.items() if value is not None})
     except ValidationError as error:
-        raise ConfigError("; ".join(_told(e) for e in error.errors())) from None
+        raise ConfigError("; ".join(told(e) for e in error.errors())) from None
     except TOMLDecodeError as error:
         raise ConfigError(f"{config}: {error}") from None
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
 
-def _told(error: Any) -> str:
+def told(error: Any) -> str:
+    """One of pydantic's errors, without the value that is wrong."""
     key = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
         return f"unknown key {key!r}; known: {', '.join(Settings.model_fields)}"

@@ -15,6 +15,7 @@ from tts_server.connection import ClientLeft, while_connected
 from tts_server.errors import APIError, translate
 from tts_server.handlers import error_response
 from tts_server.plan import Plan
+from tts_server.quotas import bill
 from tts_server.reply import Envelope, chunks, completion, heartbeat
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class ChatReply(Response):
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        bill(scope, self._plan.account)
         try:
             await while_connected(receive, self._answer(scope, receive, send))
         except ClientLeft:

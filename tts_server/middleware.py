@@ -1,17 +1,14 @@
-"""What every request passes before a route: its id, its key, its size, and whether there is room for it."""
+"""What every request passes before a route: its id, its key and that key's quota, its size, and the server's room."""
 
 import asyncio
-import hashlib
-import hmac
 import uuid
-from collections.abc import Collection
+from collections.abc import Mapping
 from contextlib import nullcontext
-from pathlib import Path
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tts_server.config import ConfigError
+from tts_server.config import KeyLimits
 from tts_server.errors import (
     APIError,
     EngineUnavailable,
@@ -22,7 +19,9 @@ from tts_server.errors import (
     translate,
 )
 from tts_server.handlers import error_response
+from tts_server.keys import Keys
 from tts_server.load import Load
+from tts_server.quotas import Quota, cost
 
 BATCH_LINE = "tts_server.batch_line"
 """Marks the scope of a request that the server sends to itself for a batch: its key was looked at when the batch was
@@ -31,7 +30,7 @@ UPLOADS = "/v1/files"
 """Where a body is a form with a file in it."""
 QUIET = ("/v1/files", "/v1/batches")
 """What waits for no engine, and for which no batch has to make room."""
-OPEN_PATHS = frozenset({"/health", "/metrics"})
+OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"})
 """What needs no key and always finds room: probes must get through."""
 
 
@@ -73,32 +72,72 @@ class RequestId:
 
 
 class Auth:
-    """Lets in who knows a key: `Authorization: Bearer <key>`; everybody where there are no keys."""
+    """Lets in who knows a key: `Authorization: Bearer <key>`; everybody where there are no keys.
 
-    def __init__(self, app: ASGIApp, keys: Collection[str]) -> None:
+    From here on `scope["state"]["owner"]` is the name of who asks, empty where there are no keys.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Keys) -> None:
         self._app = app
-        self._digests = [_digest(key) for key in keys]
+        self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (
-            scope["type"] == "http"
-            and BATCH_LINE not in scope
-            and self._digests
-            and scope["path"] not in OPEN_PATHS
-            and scope["method"] != "OPTIONS"
-        ):
-            scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not self._knows(key.strip()):
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS and scope["method"] != "OPTIONS":
+            owner = self._owner(scope)
+            if owner is None:
                 error = InvalidAPIKey("No valid API key. Send it as 'Authorization: Bearer <key>'.")
                 return await error_response(error)(scope, receive, send)
-            # Files and batches belong to the key that made them.
-            scope.setdefault("state", {})["owner"] = _digest(key.strip()).hex()
+            scope.setdefault("state", {})["owner"] = owner
         return await self._app(scope, receive, send)
 
-    def _knows(self, key: str) -> bool:
-        digest = _digest(key)
-        # Every key is compared, so the time tells nothing.
-        return sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
+    def _owner(self, scope: Scope) -> str | None:
+        if not self._keys:
+            return ""
+        if BATCH_LINE in scope:
+            # Whose key was taken away since has no more lines answered.
+            owner: str = scope["state"]["owner"]
+            return owner if owner in self._keys.limits else None
+        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+        return self._keys.owner_of(key.strip()) if scheme.lower() == "bearer" else None
+
+
+def owner_of(request: Request) -> str:
+    """The name of who asks; empty where there are no keys."""
+    return str(request.scope.get("state", {}).get("owner", ""))
+
+
+class Quotas:
+    """Holds each owner of a key to its limits, and charges it what its requests have cost when they have ended."""
+
+    def __init__(self, app: ASGIApp, limits: Mapping[str, KeyLimits]) -> None:
+        self._app = app
+        self._quotas = {owner: Quota(owner, of_owner) for owner, of_owner in limits.items()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        quota = self._quotas.get(scope.get("state", {}).get("owner", "")) if scope["type"] == "http" else None
+        if quota is None:
+            return await self._app(scope, receive, send)
+        line = BATCH_LINE in scope
+        try:
+            quota.check_tokens() if line else quota.admit(spends=_spends(scope))
+        except TooManyRequests as error:
+            return await error_response(error)(scope, receive, send)
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(quota.headers)
+            await send(message)
+
+        try:
+            with nullcontext() if line else quota.running():
+                return await self._app(scope, receive, told)
+        finally:
+            quota.charge(cost(scope))
+
+
+def _spends(scope: Scope) -> bool:
+    """Whether a request may cost tokens: who has none left can still fetch what was made."""
+    return scope["method"] == "POST" and not scope["path"].startswith(QUIET)
 
 
 class BodyLimit:
@@ -161,25 +200,3 @@ class Gate:
                 return await self._app(scope, receive, send)
         finally:
             self._inside -= 1
-
-
-def read_keys(path: Path | None) -> list[str]:
-    """The API keys of a file, one a line; blank lines and `#` comments do not count.
-
-    Raises:
-        ConfigError: the file cannot be read, or holds none.
-    """
-    if path is None:
-        return []
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"api_key_file: {error}") from None
-    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    if not keys:
-        raise ConfigError(f"api_key_file: {path} holds no key")
-    return keys
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()

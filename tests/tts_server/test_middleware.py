@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from serving import ask, body, serving, until
 
-from tts_server.config import ConfigError, Settings
+from tts_server.config import Settings
 from tts_server.engines.fake import FakeEngine
-from tts_server.middleware import read_keys
 
 
 @pytest.fixture
@@ -18,16 +17,6 @@ def keys(tmp_path: Path) -> Path:
     path = tmp_path / "keys"
     path.write_text("# the team\nalpha\n\n  beta  \n")
     return path
-
-
-def test_keys_are_read_without_blanks_and_comments(keys: Path, tmp_path: Path) -> None:
-    assert read_keys(keys) == ["alpha", "beta"]
-    assert read_keys(None) == []
-    (tmp_path / "empty").write_text("# nobody\n\n")
-    (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    for name, said in (("empty", "holds no key"), ("none", "No such file"), ("binary", "api_key_file: .*decode")):
-        with pytest.raises(ConfigError, match=said):
-            read_keys(tmp_path / name)
 
 
 @pytest.mark.parametrize("header", ["Bearer alpha", "bearer beta", "BEARER  alpha"])

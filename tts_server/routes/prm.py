@@ -13,6 +13,7 @@ from tts_server.errors import InvalidRequest, UnsupportedParameter
 from tts_server.json_body import JSONRoute
 from tts_server.pool import pooled
 from tts_server.protocol_prm import ScoreItem, ScoreRequest
+from tts_server.quotas import bill
 from tts_server.service import Service
 
 router = APIRouter(route_class=JSONRoute)
@@ -25,14 +26,15 @@ QUESTIONS_AT_ONCE = 8
 async def score(request: Request, body: ScoreRequest) -> Response:
     """Scores one solution, or a batch of them in one call a question."""
     prm = _chosen(body.prm, request.app.state.service)
+    account = Account()
+    bill(request.scope, account)
     try:
-        return await while_connected(request.receive, _answer(body, prm))
+        return await while_connected(request.receive, _answer(body, prm, account))
     except ClientLeft:
         return Response(status_code=499)
 
 
-async def _answer(body: ScoreRequest, prm: ProcessRewardModel) -> Response:
-    account = Account()
+async def _answer(body: ScoreRequest, prm: ProcessRewardModel, account: Account) -> Response:
     try:
         results = await _score_all(body.items, account.meter_prm(prm))
     except PRMInputError as error:
