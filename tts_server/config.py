@@ -165,9 +165,15 @@ class Settings(BaseSettings):
     max_requests: int = Field(1024, ge=1)
     """Requests under way at once; more are refused with 429."""
     data_dir: Path = Field(default_factory=lambda: user_data_path("tts-server"))
-    """Where files and batches are kept; one server at a time."""
+    """Where files, batches and traces are kept; one server at a time."""
     batch: BatchConfig = BatchConfig()
     """Limits of files and batches."""
+    traces: Literal["off", "redacted", "full"] = "redacted"
+    """What is kept of each search: nothing, all but what clients and models wrote, or all."""
+    traces_max_bytes: int = Field(256 * 2**20, ge=2**20)
+    """Of all traces together; the oldest go first."""
+    traces_max_age_s: float = Field(7 * 24 * 3600, gt=0)
+    """Older traces go."""
     max_request: RequestLimit = RequestLimit()
     """The most that any request may spend, whatever it asks for."""
     grace_s: float = Field(30.0, ge=0)
