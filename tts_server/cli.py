@@ -17,6 +17,7 @@ from rich.table import Column, Table
 import strategies as strategy_registry
 from prm.families import FAMILIES
 from tts_server.config import ConfigError, Settings, load
+from tts_server.logs import LogFormatter
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Spends inference compute on better answers.")
 models = typer.Typer(no_args_is_help=True, help="The models that the server knows by name.")
@@ -86,7 +87,8 @@ def serve(
 def log_to_console(settings: Settings) -> None:
     """Log lines on stderr, at the configured level."""
     handler = RichHandler(console=err, show_path=False, omit_repeated_times=False, log_time_format="[%X]")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    handler.setFormatter(LogFormatter(prompts=settings.log_prompts))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("tts_server").setLevel(settings.log_level.upper())
 
 

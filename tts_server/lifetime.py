@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing, suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import orjson
 from starlette.responses import Response
@@ -14,9 +15,10 @@ from starlette.types import Message, Receive, Scope, Send
 from tts_server.connection import ClientLeft, while_connected
 from tts_server.errors import APIError, translate
 from tts_server.handlers import error_response
+from tts_server.logs import Private, kinds
 from tts_server.plan import Plan
 from tts_server.quotas import bill
-from tts_server.reply import Envelope, chunks, completion, heartbeat
+from tts_server.reply import Envelope, Json, chunks, completion, heartbeat
 
 log = logging.getLogger(__name__)
 
@@ -31,37 +33,94 @@ STREAM_HEADERS = [
 ]
 
 
-class ChatReply(Response):
-    """Runs a plan and sends its answer, whole or as server-sent events.
+class Answer(Protocol):
+    """What a request is answered with, in the form of its endpoint. It runs when it is read, and is read once."""
 
-    It owns the request: when the client leaves, the plan is cancelled, its event iterator closed, and with it every
-    engine and reward model call, streaming or not. Until the first event, or the first heartbeat of a stream that waits
-    for it, an error is an HTTP status.
+    @property
+    def plans(self) -> Sequence[Plan]:
+        """What it runs."""
+        ...
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def trace_id(self) -> str: ...
+
+    def whole(self) -> Coroutine[Any, Any, Json]:
+        """One body."""
+        ...
+
+    def chunks(self) -> AsyncGenerator[Json, None]:
+        """The body of each server-sent event."""
+        ...
+
+    def heartbeat(self) -> Json:
+        """A chunk that says nothing, for clients that count the seconds between chunks."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChatAnswer:
+    """A chat's answer."""
+
+    plan: Plan
+    envelope: Envelope
+
+    @property
+    def plans(self) -> Sequence[Plan]:
+        return (self.plan,)
+
+    @property
+    def id(self) -> str:
+        return self.envelope.id
+
+    @property
+    def trace_id(self) -> str:
+        return self.envelope.trace_id
+
+    async def whole(self) -> Json:
+        async with aclosing(self.plan.run()) as events:
+            return await completion(events, self.envelope)
+
+    async def chunks(self) -> AsyncGenerator[Json, None]:
+        async with aclosing(self.plan.run()) as events:
+            async for chunk in chunks(events, self.envelope):
+                yield chunk
+
+    def heartbeat(self) -> Json:
+        return heartbeat(self.envelope)
+
+
+class Reply(Response):
+    """Runs plans and sends their answer, whole or as server-sent events.
+
+    It owns the request: when the client leaves, the plans are cancelled, their event iterators closed, and with them
+    every engine and reward model call, streaming or not. Until the first event, or the first heartbeat of a stream that
+    waits for it, an error is an HTTP status.
     """
 
-    def __init__(self, plan: Plan, envelope: Envelope, stream: bool) -> None:
-        self._plan = plan
-        self._envelope = envelope
+    def __init__(self, answer: Answer, stream: bool) -> None:
+        self._answer = answer
         self._stream = stream
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        bill(scope, self._plan.account)
+        for plan in self._answer.plans:
+            bill(scope, plan.account)
         try:
-            await while_connected(receive, self._answer(scope, receive, send))
+            await while_connected(receive, self._send(scope, receive, send))
         except ClientLeft:
-            log.info("%s: the client left after %.1f s", self._envelope.id, self._plan.account.wall_s)
+            log.info("%s: the client left after %.1f s", self._answer.id, self._answer.plans[0].account.wall_s)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        events = self._plan.run()
-        sender = _Sender(send, self._envelope)
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sender = _Sender(send, self._answer)
         try:
-            async with aclosing(events):
-                if self._stream:
-                    await sender.stream(chunks(events, self._envelope))
-                else:
-                    body = orjson.dumps(await completion(events, self._envelope))
-                    await Response(body, media_type="application/json")(scope, receive, send)
+            if self._stream:
+                await sender.stream(self._answer.chunks())
+            else:
+                body = orjson.dumps(await self._answer.whole())
+                await Response(body, media_type="application/json")(scope, receive, send)
         except Exception as error:
             await self._fail(error, sender, scope, receive, send)
         self._log()
@@ -69,38 +128,39 @@ class ChatReply(Response):
     async def _fail(self, error: Exception, sender: "_Sender", scope: Scope, receive: Receive, send: Send) -> None:
         answer = translate(error)
         if type(answer) is APIError:
-            log.error("%s: failed", self._envelope.id, exc_info=error)
+            log.error("%s: failed", self._answer.id, exc_info=error)
         else:
-            log.info("%s: %s", self._envelope.id, answer.message)
+            log.info("%s: %s", self._answer.id, answer.message)
         if sender.begun:
             await sender.fail(answer)
             return
         # To repeat a search that has already cost something doubles its cost.
-        spent = {"x-should-retry": "false"} if self._plan.account.usage.completion_tokens else {}
-        await error_response(answer, spent)(scope, receive, send)
+        cost = any(plan.account.usage.completion_tokens for plan in self._answer.plans)
+        await error_response(answer, {"x-should-retry": "false"} if cost else {})(scope, receive, send)
 
     def _log(self) -> None:
-        account, envelope = self._plan.account, self._envelope
-        log.info(
-            "%s %s: %s, %d samples, %d tokens, %d PRM tokens, %.2f s%s",
-            envelope.id,
-            envelope.trace_id,
-            envelope.strategy,
-            account.usage.samples,
-            account.usage.completion_tokens,
-            account.usage.prm_tokens,
-            account.wall_s,
-            f", stopped by {account.stop_reason}" if account.stop_reason else "",
-        )
+        for plan in self._answer.plans:
+            account = plan.account
+            log.info(
+                "%s %s: %s, %d samples, %d tokens, %d PRM tokens, %.2f s%s",
+                self._answer.id,
+                self._answer.trace_id,
+                plan.strategy,
+                account.usage.samples,
+                account.usage.completion_tokens,
+                account.usage.prm_tokens,
+                account.wall_s,
+                f", stopped by {account.stop_reason}" if account.stop_reason else "",
+            )
 
 
 class _Sender:
     """Server-sent events over ASGI; the response begins with the first of them."""
 
-    def __init__(self, send: Send, envelope: Envelope) -> None:
+    def __init__(self, send: Send, answer: Answer) -> None:
         self.begun = False
         self._send = send
-        self._envelope = envelope
+        self._answer = answer
         self._sent_at = time.monotonic()
         self._lock = asyncio.Lock()
 
@@ -141,4 +201,4 @@ class _Sender:
             if left > 0:
                 await asyncio.sleep(left)
             else:
-                await self._frame(orjson.dumps(heartbeat(self._envelope)))
+                await self._frame(orjson.dumps(self._answer.heartbeat()))

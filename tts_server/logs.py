@@ -1,0 +1,84 @@
+"""What log lines may say: nothing of what was asked and answered, unless the operator wants it.
+
+Errors of any library may quote what they stumbled over, so a traceback is logged with its places and without its words.
+"""
+
+import logging
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+
+_LEFT_OUT = "(left out; the setting log_prompts shows it)"
+
+
+@dataclass(frozen=True, slots=True)
+class Private:
+    """A part of a log line that may quote what was asked or answered."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return _LEFT_OUT
+
+
+class LogFormatter(logging.Formatter):
+    """Formats records for the operator.
+
+    Args:
+        prompts: whether what was asked and answered may be seen.
+    """
+
+    def __init__(self, *, prompts: bool) -> None:
+        super().__init__("%(message)s")
+        self._prompts = prompts
+
+    def format(self, record: logging.LogRecord) -> str:
+        if self._prompts and isinstance(record.args, tuple):
+            record.args = tuple(arg.text if isinstance(arg, Private) else arg for arg in record.args)
+        elif not self._prompts and record.name == "asyncio":
+            # Its further lines hold the error of a task that nobody awaited.
+            record.msg, record.args = record.getMessage().partition("\n")[0], ()
+        return super().format(record)
+
+    def formatException(  # noqa: N802  the name in the standard library
+        self,
+        ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None],
+    ) -> str:
+        return super().formatException(ei) if self._prompts or ei[1] is None else outline(ei[1])
+
+
+def outline(error: BaseException) -> str:
+    """A traceback, without the messages of its errors."""
+    told = [_frames(each) + f"{_name(each)} {_LEFT_OUT}" for each in reversed(list(_chain(error)))]
+    return "\n\nwhich led to:\n\n".join(told)
+
+
+def kinds(error: BaseException) -> str:
+    """The classes of an error and of what it came from."""
+    return " from ".join(_name(each) for each in _chain(error))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        hidden = error.__suppress_context__ or error.__cause__ is not None
+        error = error.__cause__ if hidden else error.__context__
+
+
+def _frames(error: BaseException) -> str:
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    groups = "".join(f"  one of its errors:\n{_indented(outline(each))}\n" for each in inner)
+    return f"Traceback (most recent call last):\n{frames}{groups}"
+
+
+def _indented(text: str) -> str:
+    return "\n".join("    " + line for line in text.splitlines())
+
+
+def _name(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
