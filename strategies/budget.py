@@ -9,7 +9,7 @@ from typing import Literal
 
 from prm import Aggregation, OnTokens, ProcessRewardModel, StepScores
 from prm.base import check_scores
-from strategies.base import Chunk, Engine, Prompt, Sampling, TokenIds
+from strategies.base import Chunk, Engine, Event, Prompt, Sampling, TokenIds
 from strategies.trace import Recorder
 
 StopReason = Literal["max_samples", "max_tokens", "max_prm_tokens", "deadline"]
@@ -64,7 +64,7 @@ class Account:
     """The first limit that was reached."""
     started: float = field(default_factory=time.monotonic)
     recorder: Recorder | None = None
-    """Sees every call of the metered engine and reward model, where a record is kept."""
+    """Sees what the search does, where a record of it is kept."""
 
     @property
     def wall_s(self) -> float:
@@ -104,6 +104,10 @@ class Account:
 
     def meter_prm(self, prm: ProcessRewardModel) -> ProcessRewardModel:
         return MeteredPRM(prm, self)
+
+    def watched(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+        """The events of the search that this account pays for, seen by its recorder."""
+        return self.recorder.watch(events) if self.recorder else events
 
 
 class MeteredEngine:

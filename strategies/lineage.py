@@ -100,17 +100,22 @@ class Lineage:
 
     def ends(self, candidates: Sequence[Sample]) -> list[int | None]:
         """The sample with which each candidate ends."""
-        return [self._end(candidate) for candidate in candidates]
+        return [self._least(found, "ended") if (found := self._ending(c)) else None for c in candidates]
 
-    def _end(self, candidate: Sample) -> int | None:
+    def end(self, candidate: Sample) -> int | None:
+        """The sample with which an answer ends that may be another's yet."""
+        found = self._ending(candidate)
+        return found[0] if found else None
+
+    def _ending(self, candidate: Sample) -> Sequence[int]:
         ids, text = candidate.token_ids, candidate.text
         found = next((n for root in self._roots if ids and (n := self._paths.get(hash(root + ids)))), None)
         found = found or (self._texts.get(text) if text else None)
         if found is None:
             # Text was put between its samples: the longest last part of it that is a sample.
             last = max((said for said in self._texts if said and text.endswith(said)), key=len, default=None)
-            found = None if last is None else self._texts[last]
-        return self._least(found, "ended") if found else None
+            found = [] if last is None else self._texts[last]
+        return found
 
     def _least(self, numbers: Sequence[int], use: str) -> int:
         number = min(numbers, key=lambda number: self._uses[use, number])

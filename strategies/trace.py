@@ -1,16 +1,17 @@
-"""The record of one search while it runs: every engine call, every sample, every scoring, in the order they began.
+"""The record of one search while it runs: every engine call, sample and scoring in the order they began, every event.
 
 No strategy knows of it: an account's engine and reward model see all that happens, and `Lineage` finds what hangs below
 what. Nothing is kept that follows from something else that is kept.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import TracebackType
 
 from prm import StepScores
-from strategies.base import Chunk, FinishReason, Message, Prompt, Sampling
+from strategies.base import Chunk, Event, Final, FinishReason, Incumbent, Message, Progress, Prompt, Sampling
 from strategies.lineage import Lineage
 
 
@@ -77,11 +78,19 @@ class Recorder:
     """What the request asks."""
     started: float
     """`time.monotonic()` at the request's start."""
+    on_end: Callable[[], None] = lambda: None
+    """Called when the search has ended, before whoever reads its events knows; does not raise."""
     calls: list[CallRecord] = field(default_factory=list)
     scorings: list[ScoringRecord] = field(default_factory=list)
     lineage: Lineage = field(default_factory=Lineage)
     prompts: list[Prompt] = field(default_factory=list)
     """The request's own, and each different one that a call had."""
+    events: list[tuple[float, Progress | Incumbent]] = field(default_factory=list)
+    """Each with the seconds since the request's start."""
+    final: Final | None = None
+    error: Exception | None = None
+    """Why the search failed."""
+    ended_s: float | None = None
     samples: int = 0
     _seen: dict[int, int] = field(default_factory=dict)
     """By what they say, the indexes of `prompts`."""
@@ -92,6 +101,25 @@ class Recorder:
     @property
     def now_s(self) -> float:
         return time.monotonic() - self.started
+
+    async def watch(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+        """The events of the search, as they are."""
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    if isinstance(event, Progress | Incumbent):
+                        self.events.append((self.now_s, event))
+                    elif isinstance(event, Final):
+                        self.final = event
+                    yield event
+            if self.final is None:
+                self.error = RuntimeError("the strategy ended without a final event")
+        except Exception as error:
+            self.error = error
+            raise
+        finally:
+            self.ended_s = self.now_s
+            self.on_end()
 
     def call(self, prompt: Prompt, sampling: Sampling, n: int) -> "Call":
         """Records a call that begins, until it is left."""
