@@ -130,7 +130,7 @@ class Reply(Response):
         if type(answer) is APIError:
             log.error("%s: failed", self._answer.id, exc_info=error)
         else:
-            log.info("%s: %s", self._answer.id, answer.message)
+            log.info("%s: %s: %s", self._answer.id, kinds(error), Private(answer.message))
         if sender.begun:
             await sender.fail(answer)
             return

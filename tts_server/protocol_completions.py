@@ -3,6 +3,7 @@
 Fields that neither this file nor `SampledRequest` names are accepted and have no effect, as with chats.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
@@ -98,17 +99,9 @@ class CompletionRequest(SampledRequest):
         return DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens
 
     @property
-    def prompts(self) -> list[str] | list[list[int]]:
+    def prompts(self) -> Sequence[str | list[int]]:
         """Each a text or token ids."""
-        match self.prompt:
-            case str(text):
-                return [text]
-            case [int(), *_] as ids:
-                return [ids]  # type: ignore[list-item]
-            case several:
-                return several  # type: ignore[return-value]
-
-    @property
-    def is_list(self) -> bool:
-        """Whether there is a list of prompts."""
-        return not isinstance(self.prompt, str | int) and not isinstance(self.prompt[0], int)
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        several = [part for part in self.prompt if not isinstance(part, int)]
+        return several or [[token for token in self.prompt if isinstance(token, int)]]

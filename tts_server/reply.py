@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from strategies.base import Candidate, Delta, Event, Final, FinishReason, Progress, Sample, TokenLogprob
-from strategies.budget import Account
+from strategies.budget import Account, Usage
 from strategies.thinking import answer_tokens
 from tts_server.errors import translate
 from tts_server.forms import Form
@@ -37,7 +37,9 @@ class Envelope:
     trace_id: str = field(default_factory=lambda: f"trace-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def body(self, kind: Literal["chat.completion", "chat.completion.chunk"], choices: list[Json]) -> Json:
+    def body(
+        self, kind: Literal["chat.completion", "chat.completion.chunk", "text_completion"], choices: list[Json]
+    ) -> Json:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
 
 
@@ -49,7 +51,7 @@ async def completion(events: AsyncIterator[Event], envelope: Envelope) -> Json:
             final = event
     if final is None:
         raise RuntimeError(NO_END)
-    choices = [_choice(i, candidate.sample, envelope) for i, candidate in enumerate(_chosen(final, envelope))]
+    choices = [_choice(i, candidate.sample, envelope) for i, candidate in enumerate(chosen(final, envelope))]
     return envelope.body("chat.completion", choices) | {"usage": usage(final, envelope), "tts": tts(final, envelope)}
 
 
@@ -82,7 +84,7 @@ async def chunks(events: AsyncIterator[Event], envelope: Envelope) -> AsyncGener
 
 
 def _ending(final: Final, envelope: Envelope, voices: dict[int, Voice]) -> Iterator[Json]:
-    for i, sample in enumerate(_places(final, envelope, voices.keys())):
+    for i, sample in enumerate(places(final, envelope, voices.keys())):
         heard = voices.get(i)
         voice = heard or _voice(envelope)
         for said in voice.end() if heard else voice.all(sample):
@@ -93,20 +95,21 @@ def _ending(final: Final, envelope: Envelope, voices: dict[int, Voice]) -> Itera
         yield envelope.body("chat.completion.chunk", []) | {"usage": usage(final, envelope)}
 
 
-def _chosen(final: Final, envelope: Envelope) -> list[Candidate]:
+def chosen(final: Final, envelope: Envelope) -> list[Candidate]:
+    """What is returned, best first."""
     return [final.candidates[i] for i in final.ranking[: envelope.choices]]
 
 
-def _places(final: Final, envelope: Envelope, streamed: Set[int]) -> list[Sample]:
+def places(final: Final, envelope: Envelope, streamed: Set[int]) -> list[Sample]:
     """The sample of each choice, an empty one where the search has none left.
 
     Of several that were streamed, each stays where its text went.
     """
-    chosen = [candidate.sample for candidate in _chosen(final, envelope)]
-    places = dict(enumerate(chosen))
+    samples = [candidate.sample for candidate in chosen(final, envelope)]
+    by_place = dict(enumerate(samples))
     if streamed and envelope.choices > 1:
-        places = {sample.chunks[0].index: sample for sample in chosen}
-    return [places.get(i) or Sample() for i in range(envelope.choices)]
+        by_place = {sample.chunks[0].index: sample for sample in samples}
+    return [by_place.get(i) or Sample() for i in range(envelope.choices)]
 
 
 def _voice(envelope: Envelope) -> Voice:
@@ -139,7 +142,7 @@ def _delta(
 
 
 def heartbeat(envelope: Envelope) -> Json:
-    """A chunk that says nothing, for clients that count the seconds between chunks."""
+    """A chunk that says nothing."""
     return _delta(envelope, 0, {})
 
 
@@ -152,8 +155,12 @@ def finish_reason(reason: FinishReason | None, *, calls: bool = False) -> Litera
 
 def usage(final: Final, envelope: Envelope) -> Json:
     """OpenAI's usage: the client's prompt once, every generated token; reasoning is what was not returned as answer."""
-    used = envelope.account.usage
-    returned = sum(answer_tokens(c.sample.chunks) for c in _chosen(final, envelope))
+    returned = sum(answer_tokens(c.sample.chunks) for c in chosen(final, envelope))
+    return spent(envelope.account.usage, returned)
+
+
+def spent(used: Usage, returned: int) -> Json:
+    """OpenAI's usage of what was used for an answer of `returned` tokens."""
     return {
         "prompt_tokens": used.prompt_tokens,
         "completion_tokens": used.completion_tokens,

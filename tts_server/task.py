@@ -1,6 +1,7 @@
 """What a request asks of the model: its chat, how it is sampled, and the form of the answer."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import strategies
@@ -9,7 +10,7 @@ from tts_server.call_readers import FORMATS
 from tts_server.engines.base import ServedEngine
 from tts_server.errors import UnsupportedParameter
 from tts_server.forms import Form
-from tts_server.protocol import ChatRequest
+from tts_server.protocol import ChatRequest, SampledRequest
 from tts_server.service import Service
 from tts_server.structured import Schema
 from tts_server.tools import Tools
@@ -18,7 +19,7 @@ _LEAST_TOP_P = 1e-6
 """Stands for a `top_p` of 0, which engines refuse: the likeliest token."""
 
 
-def refuse_unfit(entry: strategies.Entry, request: ChatRequest) -> None:
+def refuse_unfit(entry: strategies.Entry, request: SampledRequest) -> None:
     """Raises UnsupportedParameter for a field that the strategy cannot honour."""
 
     def refuse(field: str, why: str) -> None:
@@ -26,7 +27,8 @@ def refuse_unfit(entry: strategies.Entry, request: ChatRequest) -> None:
         raise UnsupportedParameter(f"the strategy {entry.name!r} {why}; these can: {others}", param=field)
 
     if not entry.formed:
-        for field, given in (("tools", tools_of(request)), ("response_format", format_of(request))):
+        tools = tools_of(request) if isinstance(request, ChatRequest) else None
+        for field, given in (("tools", tools), ("response_format", format_of(request))):
             if given:
                 refuse(field, f"builds its answer of parts and cannot keep to {field}")
     if not entry.whole:
@@ -49,7 +51,7 @@ def tools_of(request: ChatRequest) -> Tools | None:
     )
 
 
-def format_of(request: ChatRequest) -> Mapping[str, Any] | None:
+def format_of(request: SampledRequest) -> Mapping[str, Any] | None:
     """The `response_format` that is not text."""
     wanted = request.response_format
     if wanted is None or wanted.type == "text":
@@ -64,20 +66,26 @@ def form_of(request: ChatRequest, service: Service) -> Form | None:
         InvalidRequest: a schema is none.
         UnsupportedParameter: the engine cannot keep the answer to it, or nobody knows how its model calls tools.
     """
-    tools, wanted, engine = tools_of(request), format_of(request), service.engine
-    if wanted and not engine.constrains:
-        raise UnsupportedParameter(
-            f"the engine of {engine.model!r} cannot constrain its output", param="response_format"
-        )
+    tools, wanted = tools_of(request), format_of(request)
+    form = form_of_json(wanted, service.engine)
     if wanted and tools:
         raise UnsupportedParameter(
             "response_format goes with tools only where tool_choice is 'none': an answer that may be a call cannot be "
             "kept to it",
             param="response_format",
         )
-    if wanted:
-        return Form(schema_of(wanted))
-    return form_of_calls(tools, service) if tools else None
+    return form_of_calls(tools, service) if tools else form
+
+
+def form_of_json(response_format: Mapping[str, Any] | None, engine: ServedEngine) -> Form | None:
+    """The form of a JSON answer; None where none is asked for."""
+    if response_format is None:
+        return None
+    if not engine.constrains:
+        raise UnsupportedParameter(
+            f"the engine of {engine.model!r} cannot constrain its output", param="response_format"
+        )
+    return Form(schema_of(response_format))
 
 
 def schema_of(response_format: Mapping[str, Any]) -> Schema:
@@ -115,7 +123,6 @@ def form_of_calls(tools: Tools, service: Service) -> Form:
 
 def task_of(request: ChatRequest, form: Form | None, engine: ServedEngine) -> Task:
     """The chat and how to sample it."""
-    stop = request.stop or ()
     tools = form.tools if form else None
     continued = bool(request.continue_final_message)
     template: dict[str, Any] = dict(request.chat_template_kwargs or {})
@@ -126,26 +133,35 @@ def task_of(request: ChatRequest, form: Form | None, engine: ServedEngine) -> Ta
     calling = tools if tools and engine.calls_itself else None
     return Task(
         Prompt(tuple(message.turn for message in request.messages), template=template),
-        Sampling(
-            max_tokens=request.limit,
-            temperature=request.temperature,
-            top_p=None if request.top_p is None else max(request.top_p, _LEAST_TOP_P),
-            top_k=request.top_k,
-            min_p=request.min_p,
-            presence_penalty=request.presence_penalty,
-            frequency_penalty=request.frequency_penalty,
-            repetition_penalty=request.repetition_penalty,
-            logit_bias={int(k): v for k, v in request.logit_bias.items()} if request.logit_bias else None,
-            seed=request.seed,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
-            stop_token_ids=tuple(request.stop_token_ids or ()),
-            min_tokens=request.min_tokens,
-            ignore_eos=bool(request.ignore_eos),
+        replace(
+            sampling_of(request),
             logprobs=(request.top_logprobs or 0) if request.logprobs else None,
             structured=constraint(tools) if tools and not calling else format_of(request),
             calling=as_asked(calling) if calling else None,
         ),
         choices=request.n or 1,
+    )
+
+
+def sampling_of(request: SampledRequest) -> Sampling:
+    """How to sample a chat or a text."""
+    stop = request.stop or ()
+    return Sampling(
+        max_tokens=request.limit,
+        temperature=request.temperature,
+        top_p=None if request.top_p is None else max(request.top_p, _LEAST_TOP_P),
+        top_k=request.top_k,
+        min_p=request.min_p,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        repetition_penalty=request.repetition_penalty,
+        logit_bias={int(k): v for k, v in request.logit_bias.items()} if request.logit_bias else None,
+        seed=request.seed,
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        stop_token_ids=tuple(request.stop_token_ids or ()),
+        min_tokens=request.min_tokens,
+        ignore_eos=bool(request.ignore_eos),
+        structured=format_of(request),
     )
 
 

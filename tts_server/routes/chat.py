@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from tts_server.json_body import JSONRoute
-from tts_server.lifetime import ChatReply
+from tts_server.lifetime import ChatAnswer, Reply
 from tts_server.plan import plan
 from tts_server.protocol import ChatRequest
 from tts_server.reply import Envelope
@@ -25,4 +25,4 @@ async def chat(request: Request, body: ChatRequest) -> Response:
         return_candidates=bool(body.tts and body.tts.return_candidates),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
     )
-    return ChatReply(planned, envelope, bool(body.stream))
+    return Reply(ChatAnswer(planned, envelope), bool(body.stream))
