@@ -48,6 +48,7 @@ class RequestId:
         sent = Headers(scope=scope).get("x-request-id", "")
         # What comes back in a header is bounded and printable.
         request_id = sent if sent.isascii() and sent.isprintable() and 0 < len(sent) <= 128 else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
 
         begun = False
 
