@@ -47,6 +47,11 @@ class Answer(Protocol):
     @property
     def trace_id(self) -> str: ...
 
+    @property
+    def typed(self) -> bool:
+        """Whether each event is named by its `type` and the last one tells that it is; else `[DONE]` does."""
+        ...
+
     def whole(self) -> Coroutine[Any, Any, Json]:
         """One body."""
         ...
@@ -59,6 +64,10 @@ class Answer(Protocol):
         """A chunk that says nothing, for clients that count the seconds between chunks."""
         ...
 
+    def failure(self, error: APIError) -> Sequence[Json]:
+        """The last chunks of a stream that failed after it had begun."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ChatAnswer:
@@ -66,6 +75,7 @@ class ChatAnswer:
 
     plan: Plan
     envelope: Envelope
+    typed = False
 
     @property
     def plans(self) -> Sequence[Plan]:
@@ -90,6 +100,9 @@ class ChatAnswer:
 
     def heartbeat(self) -> Json:
         return heartbeat(self.envelope)
+
+    def failure(self, error: APIError) -> Sequence[Json]:
+        return (error.body,)
 
 
 class Reply(Response):
@@ -170,7 +183,7 @@ class _Sender:
         try:
             async with aclosing(rendered):
                 async for chunk in rendered:
-                    await self._frame(orjson.dumps(chunk))
+                    await self._tell(chunk)
         finally:
             beat.cancel()
             with suppress(asyncio.CancelledError):
@@ -178,14 +191,20 @@ class _Sender:
         await self._end()
 
     async def fail(self, error: APIError) -> None:
-        await self._frame(orjson.dumps(error.body))
+        for chunk in self._answer.failure(error):
+            await self._tell(chunk)
         await self._end()
 
     async def _end(self) -> None:
-        await self._frame(b"[DONE]")
+        if not self._answer.typed:
+            await self._frame(b"data: [DONE]")
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _frame(self, data: bytes) -> None:
+    async def _tell(self, chunk: Json) -> None:
+        name = b"event: " + chunk["type"].encode() + b"\n" if self._answer.typed else b""
+        await self._frame(name + b"data: " + orjson.dumps(chunk))
+
+    async def _frame(self, event: bytes) -> None:
         self._sent_at = time.monotonic()
         async with self._lock:
             if not self.begun:
@@ -193,7 +212,7 @@ class _Sender:
                 await self._send(start)
                 self.begun = True
             # Some clients split at "\n\n" and nothing else.
-            await self._send({"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": True})
+            await self._send({"type": "http.response.body", "body": event + b"\n\n", "more_body": True})
 
     async def _beat(self) -> None:
         while True:
@@ -201,4 +220,4 @@ class _Sender:
             if left > 0:
                 await asyncio.sleep(left)
             else:
-                await self._frame(orjson.dumps(self._answer.heartbeat()))
+                await self._tell(self._answer.heartbeat())
