@@ -8,10 +8,12 @@ from importlib.util import find_spec
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.routing import Route
 
 import strategies
 from prm import ProcessRewardModel
 from tts_server import __version__
+from tts_server.batches import Batches
 from tts_server.config import DEFAULT_MODEL, ConfigError, Settings
 from tts_server.engines.base import ServedEngine
 from tts_server.errors import InvalidRequest
@@ -21,9 +23,10 @@ from tts_server.load import Load
 from tts_server.middleware import Auth, BodyLimit, Gate, Quotas, RequestId
 from tts_server.plan import check_options
 from tts_server.prms.source import Source, parse
-from tts_server.routes import chat, health, models, prm
+from tts_server.routes import batches, chat, files, health, models, prm, traces
 from tts_server.routes import strategies as strategies_route
 from tts_server.service import Service
+from tts_server.traces.store import Traces
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +75,11 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.service = service
-    for routes in (chat, models, strategies_route, prm, health):
+    app.state.traces = Traces(settings)
+    for routes in (chat, models, strategies_route, prm, files, batches, traces, health):
         app.include_router(routes.router)
+    paths = [route.path for route in app.routes if isinstance(route, Route)]
+    app.state.batches = Batches(app, engine, load, settings, paths)
     return app
 
 

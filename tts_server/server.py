@@ -12,8 +12,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from prm import PRMError
+from tts_server.batches import Batches
 from tts_server.config import ConfigError, Settings
 from tts_server.service import Lifetime, Service
+from tts_server.traces.store import Traces
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -31,6 +33,8 @@ async def serve(app: FastAPI, settings: Settings, on_ready: Callable[[str], None
             reward model cannot be run, or does not score as it should.
     """
     service: Service = app.state.service
+    batches: Batches = app.state.batches
+    traces: Traces = app.state.traces
     loop, starting = asyncio.get_running_loop(), asyncio.current_task()
     for number in SIGNALS:
         loop.add_signal_handler(number, starting.cancel if starting else loop.stop)
@@ -38,9 +42,13 @@ async def serve(app: FastAPI, settings: Settings, on_ready: Callable[[str], None
         async with AsyncExitStack() as running:
             running.push_async_callback(service.engine.close)
             await service.engine.start()
+            running.push_async_callback(traces.close)
+            traces.start()
             for prm in service.owned:
                 running.push_async_callback(prm.close)
                 await _started(prm)
+            running.push_async_callback(batches.close)
+            await batches.start()
             await _Server(app, settings, on_ready).serve([address])
 
 
@@ -73,6 +81,8 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 lifespan="off",
                 log_level="warning",
+                # Its lines go where all others go, and through the same formatter.
+                log_config=None,
                 timeout_graceful_shutdown=round(settings.grace_s),
                 server_header=False,
             )
