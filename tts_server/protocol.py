@@ -24,7 +24,7 @@ from tts_server.protocol_parts import (
     bad,
 )
 
-__all__ = ["TTS", "UNSUPPORTED", "ChatMessage", "ChatRequest", "SampledRequest", "bad"]
+__all__ = ["TTS", "UNSUPPORTED", "ChatMessage", "ChatRequest", "Sampled", "SampledRequest", "bad"]
 
 INT64 = 2**63
 _TOKEN_ID = re.compile("[0-9]{1,9}")
@@ -46,25 +46,20 @@ class TTS(Wire):
         return dict(self.model_extra or {})
 
 
-class SampledRequest(Wire):
-    """What requests for chats and for texts share: the model, how it is sampled, and how compute is spent."""
+class Sampled(Wire):
+    """What all requests for answers share: the model, how it is sampled, and how compute is spent."""
 
     model_config = ConfigDict(extra="allow")
 
     model: str
     tts: TTS | None = None
-    reasoning_effort: Effort | None = None
-    n: int | None = Field(None, ge=1, le=128)
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     seed: int | None = Field(None, ge=-INT64, lt=INT64)
     stop: str | list[str] | None = None
-    response_format: ResponseFormat | None = None
     logit_bias: dict[str, float] | None = None
     # vLLM's own
     top_k: int | None = Field(None, ge=-1)
@@ -88,6 +83,16 @@ class SampledRequest(Wire):
         if bias and not all(_TOKEN_ID.fullmatch(key) and abs(value) <= 100 for key, value in bias.items()):
             raise PydanticCustomError("value", "logit_bias maps token ids to numbers from -100 to 100")
         return bias
+
+
+class SampledRequest(Sampled):
+    """What requests for chats and for texts share beside it."""
+
+    reasoning_effort: Effort | None = None
+    n: int | None = Field(None, ge=1, le=128)
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1)
+    response_format: ResponseFormat | None = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
