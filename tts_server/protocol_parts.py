@@ -114,7 +114,8 @@ class Function(Wire):
         return name
 
 
-def _function_only(kind: Any) -> Any:
+def function_only(kind: Any) -> Any:
+    """Refuses tools that are no functions."""
     if kind != "function":
         raise PydanticCustomError(
             UNSUPPORTED, "tools of type {kind} are not supported, only function", {"kind": shown(kind)}
@@ -125,7 +126,7 @@ def _function_only(kind: Any) -> Any:
 class Tool(Wire):
     """A tool of a request."""
 
-    type: Annotated[Literal["function"], BeforeValidator(_function_only)]
+    type: Annotated[Literal["function"], BeforeValidator(function_only)]
     function: Function
 
 
@@ -138,7 +139,7 @@ class NamedFunction(Wire):
 class NamedTool(Wire):
     """The tool that has to be called."""
 
-    type: Annotated[Literal["function"], BeforeValidator(_function_only)]
+    type: Annotated[Literal["function"], BeforeValidator(function_only)]
     function: NamedFunction
 
 
