@@ -24,7 +24,7 @@ from tts_server.errors import (
 )
 from tts_server.protocol import UNSUPPORTED
 
-_BRANCH = re.compile(r"str|NamedTool|(?:list|literal)\[.*\]")
+_BRANCH = re.compile(r"str|NamedTool|ToolChoice|(?:list|literal)\[.*\]")
 """How pydantic calls a branch of a union in a place; no field of ours has such a name."""
 
 
