@@ -119,7 +119,7 @@ def _voice(envelope: Envelope) -> Voice:
 def _choice(index: int, sample: Sample, envelope: Envelope) -> Json:
     voice = _voice(envelope)
     said = list(voice.at_once(sample))
-    logprobs = [_logprob(logprob) for part in said for logprob in part.logprobs or ()]
+    logprobs = [token_logprob(logprob) for part in said for logprob in part.logprobs or ()]
     return {
         "index": index,
         "message": message(said),
@@ -130,7 +130,7 @@ def _choice(index: int, sample: Sample, envelope: Envelope) -> Json:
 
 def _said(envelope: Envelope, index: int, said: Said) -> Json:
     told = envelope.logprobs and said.logprobs is not None
-    logprobs = {"content": [_logprob(p) for p in said.logprobs or ()], "refusal": None} if told else None
+    logprobs = {"content": [token_logprob(p) for p in said.logprobs or ()], "refusal": None} if told else None
     return _delta(envelope, index, said.delta, logprobs=logprobs)
 
 
@@ -212,7 +212,8 @@ def _candidate(candidate: Candidate) -> Json:
     } | ({"error": translate(failed).message} if failed else {})
 
 
-def _logprob(logprob: TokenLogprob) -> Json:
+def token_logprob(logprob: TokenLogprob) -> Json:
+    """A token of the answer with its likeliest rivals."""
     return _token(logprob) | {"top_logprobs": [_token(top) for top in logprob.top]}
 
 
