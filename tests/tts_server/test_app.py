@@ -67,9 +67,14 @@ def test_reward_models_by_name(name: str, built: list[str]) -> None:
     assert [prm.name for prm in build_prms(Settings(prm=name), FakeEngine())] == built
 
 
-def test_an_unknown_reward_model_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"prm: unknown reward model 'big'; known: judge, fake, none"):
+def test_an_unknown_reward_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ConfigError, match=r"prm: Cannot find the model 'big'"):
         build_prms(Settings(prm="big"), FakeEngine())
+
+
+def test_several_reward_models_keep_their_order() -> None:
+    assert [prm.name for prm in build_prms(Settings(prm="fake,judge"), FakeEngine())] == ["fake", "judge"]
 
 
 def test_the_published_errors_are_those_that_are_sent() -> None:
@@ -85,3 +90,8 @@ def test_the_published_errors_are_those_that_are_sent() -> None:
                 schema = told[status]["content"]["application/json"]["schema"]
                 assert schema == {"$ref": "#/components/schemas/ErrorBody"}
     assert "text/event-stream" in spec["paths"]["/v1/chat/completions"]["post"]["responses"]["200"]["content"]
+
+
+def test_an_upstream_that_no_reward_model_uses_is_refused() -> None:
+    with pytest.raises(ConfigError, match="prm_upstream: no reward model of prm = 'judge' has weights to run there"):
+        build_prms(Settings(prm="judge", prm_upstream="http://127.0.0.1:9"), FakeEngine())

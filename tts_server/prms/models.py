@@ -75,7 +75,9 @@ def _adapted(source: Source) -> Model:
     if not isinstance(about, dict) or not all(isinstance(about.get(key), str) for key in ("family", "base")):
         raise PRMError(f"{file} names no family and no base model")
     path = str(resolve(about["base"]))
-    config = {**read_config(path), **{f"prm_{key}": value for key, value in about.items()}}
+    # What the base model says of itself as a reward model is not said of the adapter.
+    plain = {key: value for key, value in read_config(path).items() if not key.startswith("prm_")}
+    config = {**plain, **{f"prm_{key}": value for key, value in about.items()}}
     family = build(about["family"], config, tokenizer(path), source.model)
     if not isinstance(family.head, LabelTokens):
         raise PRMError(f"{source.model} is of the family {family.name}; an adapter's family reads label tokens")
