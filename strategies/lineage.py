@@ -55,12 +55,14 @@ class Lineage:
             for path in (prompt + ids, *((prompt + ids[:-1],) if eos else ())):
                 self._paths.setdefault(hash(path), []).append(number)
                 self._lengths.add(len(path))
-        before = self._chains.get(parents[0], 0) if continued else 0
+        before = self._chains.get(parents[0], 0) if len(parents) == 1 else 0
         whole, bare = text.strip(), text.removesuffix(stop).strip()
         self._chains[number] = _chain(before, [whole] if whole else [])
-        # A search takes a sample for a step, a reader of a whole solution splits it.
-        readings = {(whole,), (bare,), () if continued else split_steps(bare)}
-        for chain in {_chain(before, reading) for reading in readings if any(reading)}:
+        # A search takes a sample for a step after others, a reader of a whole solution splits it.
+        chains = {_chain(before, [step]) for step in (whole, bare) if step}
+        if not continued and (steps := split_steps(bare)):
+            chains.add(_chain(0, steps))
+        for chain in chains:
             self._steps.setdefault(chain, []).append(number)
 
     def continued(self, ids: TokenIds) -> tuple[int, ...]:

@@ -27,6 +27,8 @@ async def serving(
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a server on a free port of this machine, in this event loop."""
     app = create_app(engine or FakeEngine(), prms, settings)
+    if settings and "traces" in settings.model_fields_set:
+        app.state.traces.start()
     config = uvicorn.Config(app, host="127.0.0.1", port=0, lifespan="off", log_level="warning", access_log=False)
     server = uvicorn.Server(config)
     # As `Server.serve` does, without its loop that wakes up ten times a second, and without its signals.
@@ -43,6 +45,7 @@ async def serving(
     finally:
         server.servers[0].close()
         await until(lambda: not server.server_state.connections and not server.server_state.tasks)
+        await app.state.traces.close()
 
 
 def body(**fields: Any) -> dict[str, Any]:

@@ -40,7 +40,6 @@ from tts_server.client.results import (
     Search,
     SearchUsage,
     StrategyInfo,
-    Trace,
     Usage,
     Vote,
 )
@@ -65,6 +64,7 @@ from tts_server.client.strategies import (
     UniversalSelfConsistency,
 )
 from tts_server.client.streams import AsyncChatStream, ChatStream
+from tts_server.client.traces import Trace, TraceCall, TraceInfo, TraceList, TraceSample
 from tts_server.client.wrap import wrap
 
 __all__ = [
@@ -122,6 +122,10 @@ __all__ = [
     "TTSError",
     "TimedOut",
     "Trace",
+    "TraceCall",
+    "TraceInfo",
+    "TraceList",
+    "TraceSample",
     "TreeOfThoughts",
     "Unavailable",
     "UnexpectedAnswer",

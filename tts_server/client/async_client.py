@@ -21,9 +21,10 @@ from tts_server.client.calls import (
 )
 from tts_server.client.errors import Unavailable
 from tts_server.client.options import Options
-from tts_server.client.results import ChatResult, ModelInfo, Score, Scores, StrategyInfo, Trace
+from tts_server.client.results import ChatResult, ModelInfo, Score, Scores, StrategyInfo
 from tts_server.client.retries import Attempts
 from tts_server.client.streams import AsyncChatStream
+from tts_server.client.traces import Trace, TraceList
 
 T = TypeVar("T")
 
@@ -127,6 +128,12 @@ class AsyncClient:
     async def trace(self, id: str) -> Trace:  # noqa: A002  the name in the path
         """As `Client.trace`."""
         return await self._ask(calls.trace(id))
+
+    async def traces(
+        self, *, limit: int | None = None, after: str | None = None, strategy: str | None = None
+    ) -> TraceList:
+        """As `Client.traces`."""
+        return await self._ask(calls.traces(limit, after, strategy))
 
     async def health(self) -> bool:
         """As `Client.health`."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypedDict, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx
 
@@ -16,9 +16,9 @@ from tts_server.client.results import (
     Scores,
     StrategyInfo,
     StrategyList,
-    Trace,
 )
 from tts_server.client.retries import told
+from tts_server.client.traces import Trace, TraceList
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -161,6 +161,12 @@ def trace(id_: str) -> Call[Trace]:
     if not id_:
         raise ValueError("id is empty: it is the trace_id of an answer's tts")
     return Call("GET", f"v1/traces/{quote(id_, safe='')}", Trace.read)
+
+
+def traces(limit: int | None, after: str | None, strategy: str | None) -> Call[TraceList]:
+    """`GET /v1/traces`."""
+    query = urlencode(given(limit=limit, after=after, strategy=strategy))
+    return Call("GET", f"v1/traces?{query}" if query else "v1/traces", TraceList.read)
 
 
 def health() -> Call[bool]:

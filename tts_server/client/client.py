@@ -21,9 +21,10 @@ from tts_server.client.calls import (
 )
 from tts_server.client.errors import Unavailable
 from tts_server.client.options import Options
-from tts_server.client.results import ChatResult, ModelInfo, Score, Scores, StrategyInfo, Trace
+from tts_server.client.results import ChatResult, ModelInfo, Score, Scores, StrategyInfo
 from tts_server.client.retries import Attempts
 from tts_server.client.streams import ChatStream
+from tts_server.client.traces import Trace, TraceList
 
 T = TypeVar("T")
 
@@ -142,10 +143,18 @@ class Client:
     def trace(self, id: str) -> Trace:  # noqa: A002  the name in the path
         """The record of one search.
 
+        >>> trace = client.trace(client.chat("What is 2 + 2?", model="fake", tts="best_of_n").tts.trace_id)
+        >>> trace.strategy, trace.status, len(trace.samples) == trace.usage.samples
+        ('best_of_n', 'done', True)
+
         Raises:
-            NotFound: the server has none of this id.
+            NotFound: the server has none of this id, or it is of another key.
         """
         return self._ask(calls.trace(id))
+
+    def traces(self, *, limit: int | None = None, after: str | None = None, strategy: str | None = None) -> TraceList:
+        """The newest searches that the server remembers, those before `after` if given: what each was and cost."""
+        return self._ask(calls.traces(limit, after, strategy))
 
     def health(self) -> bool:
         """Whether the server's engine can answer.

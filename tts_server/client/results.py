@@ -257,10 +257,6 @@ class ModelInfo(_Result):
     max_model_len: int | None = None
 
 
-class Trace(_Answer):
-    """The record of one search; its contents are in `raw`."""
-
-
 class StrategyList(_Answer):
     """Every strategy of a server."""
 

@@ -20,7 +20,8 @@ def line(head: str, body: bytes) -> bytes:
 def shown(head: str, body: bytes) -> Json:
     """The whole record."""
     told, done = orjson.loads(head), orjson.loads(body)
-    samples = list(_numbered(done["calls"]))
+    done["calls"] = list(_numbered(done["calls"]))
+    samples = [sample for call in done["calls"] for sample in call["samples"]]
     _fill(samples, done)
     for sample, state in zip(samples, _states(told, done, samples), strict=True):
         sample["state"] = state
@@ -28,13 +29,11 @@ def shown(head: str, body: bytes) -> Json:
 
 
 def _numbered(calls: list[Json]) -> Iterator[Json]:
-    number = 0
-    for place, call in enumerate(calls):
-        call["id"] = place
-        for sample in call["samples"]:
-            sample |= {"id": number, "score": None}
-            number += 1
-            yield sample
+    samples = 0
+    for number, call in enumerate(calls):
+        drawn = [{"id": id_, **sample, "score": None} for id_, sample in enumerate(call["samples"], samples)]
+        samples += len(drawn)
+        yield {"id": number, **call, "samples": drawn}
 
 
 def _fill(samples: list[Json], done: Json) -> None:

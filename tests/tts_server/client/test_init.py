@@ -5,6 +5,7 @@ import doctest
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 
 import openai
@@ -12,6 +13,7 @@ from asking import served
 
 import tts_server.client
 from tts_server.client import Client
+from tts_server.config import Settings
 
 
 def modules() -> list[str]:
@@ -19,7 +21,7 @@ def modules() -> list[str]:
     return [package.__name__, *(f"{package.__name__}.{module.name}" for module in iter_modules(package.__path__))]
 
 
-def test_the_examples_do_what_they_say() -> None:
+def test_the_examples_do_what_they_say(tmp_path: Path) -> None:
     def work(url: str) -> doctest.TestResults:
         runner, known = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS), dict(vars(tts_server.client))
         with Client(url) as client:
@@ -30,7 +32,7 @@ def test_the_examples_do_what_they_say() -> None:
                     runner.run(test)
         return runner.summarize(verbose=False)
 
-    results = served(work)
+    results = served(work, settings=Settings(data_dir=tmp_path, traces="redacted"))
     assert results.failed == 0
     assert results.attempted >= 15
 
