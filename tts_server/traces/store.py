@@ -20,7 +20,7 @@ from tts_server.config import Settings
 from tts_server.errors import EngineUnavailable, InvalidRequest, NotFound, shown
 from tts_server.plan import Plan
 from tts_server.traces import view
-from tts_server.traces.file import Reader, Stored, Writer
+from tts_server.traces.file import FILE, Reader, Stored, Writer
 from tts_server.traces.recording import Record
 from tts_server.traces.render import Row, row
 
@@ -28,7 +28,6 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-FILE = "traces.sqlite3"
 MAX_PENDING_BYTES = 64 * 2**20
 """What may wait to be written, as it is estimated."""
 BATCH = 256
