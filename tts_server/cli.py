@@ -1,4 +1,4 @@
-"""The command line: `tts-server serve | chat | strategies | models`."""
+"""The command line: `tts-server serve | chat | strategies | models | traces`."""
 
 import asyncio
 import json
@@ -16,12 +16,14 @@ from rich.table import Column, Table
 
 import strategies as strategy_registry
 from prm.families import FAMILIES
+from tts_server import cli_traces
 from tts_server.config import ConfigError, Settings, load
 from tts_server.logs import LogFormatter
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Spends inference compute on better answers.")
 models = typer.Typer(no_args_is_help=True, help="The models that the server knows by name.")
 app.add_typer(models, name="models")
+app.add_typer(cli_traces.app, name="traces")
 out = Console()
 err = Console(stderr=True)
 

@@ -14,8 +14,7 @@ from rich.table import Table
 
 from tts_server.config import ConfigError, load
 from tts_server.traces import view
-from tts_server.traces.file import Reader
-from tts_server.traces.store import FILE
+from tts_server.traces.file import FILE, Reader
 
 app = typer.Typer(no_args_is_help=True, help="The records of searches that a server of this machine keeps.")
 err = Console(stderr=True)

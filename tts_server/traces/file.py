@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 from tts_server.traces.render import Row
 
+FILE = "traces.sqlite3"
+"""Its name in the data directory."""
 WRITE_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 2.0
 """How long another process may hold the file before it is given up."""
 SHARE = 8
