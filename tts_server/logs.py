@@ -39,6 +39,8 @@ class LogFormatter(logging.Formatter):
         elif not self._prompts and record.name == "asyncio":
             # Its further lines hold the error of a task that nobody awaited.
             record.msg, record.args = record.getMessage().partition("\n")[0], ()
+        # Another handler's formatter may have left a whole traceback here.
+        record.exc_text = None
         return super().format(record)
 
     def formatException(  # noqa: N802  the name in the standard library
