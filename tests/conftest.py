@@ -1,4 +1,4 @@
-"""What every test runs under: no network beyond this machine, and no real engine unless marked `real`."""
+"""What every test runs under: no network beyond this machine, no real engine unless marked `real`, no data at home."""
 
 import importlib.abc
 import socket
@@ -15,6 +15,14 @@ class _NoRealEngine(importlib.abc.MetaPathFinder):
     def find_spec(self, name: str, path: Any, target: Any = None) -> None:
         if name == "vllm":
             raise ImportError("a test that is not marked `real` may not import vllm")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_data_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What servers keep does not go to the home of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
 
 
 @pytest.fixture(autouse=True)
