@@ -1,8 +1,33 @@
 """What the server asks of an engine beside generating: to start, to close, and to say how it is."""
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-from strategies.base import Engine, Prompt, Sampling
+from strategies.base import Engine, Prompt, Sampling, TokenIds
+
+
+class Tokenizer(Protocol):
+    """Plain text to token ids and back, as the model's own tokenizer does it: what spells a control token is one."""
+
+    async def encode(self, text: str, *, add_special_tokens: bool = True) -> TokenIds:
+        """A text's token ids; `add_special_tokens` are those that the model's texts begin with."""
+        ...
+
+    async def decode(self, token_ids: TokenIds) -> str:
+        """The text of token ids.
+
+        Raises:
+            InvalidRequest: the model has no such token.
+        """
+        ...
+
+    async def spell(self, token_ids: TokenIds) -> list[str]:
+        """Each token as the vocabulary writes it."""
+        ...
+
+    async def describe(self) -> Mapping[str, Any]:
+        """What kind of tokenizer it is, its control tokens and the chat template, as `tokenizer_config.json` has it."""
+        ...
 
 
 class ServedEngine(Engine, Protocol):
@@ -26,6 +51,16 @@ class ServedEngine(Engine, Protocol):
     @property
     def calls_itself(self) -> bool:
         """Whether it takes `Sampling.calling`. Then every call that it tells is written in `tool_format`."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Its model's tokenizer.
+
+        Raises:
+            Refused: the engine does not take token ids.
+            EngineUnavailable: it is not started.
+        """
         ...
 
     @property

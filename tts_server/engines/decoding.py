@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _PREFILL = 512
 """Prompt tokens of one step, so that a long prompt does not hold up others for long."""
+_TOLD_PREFILL = 64
+"""The same where each of them has logprobs, which take a vocabulary of memory."""
 _DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 """What the model's generation config decides where a request does not."""
 
@@ -42,9 +44,15 @@ class Decoder:
         sampling = self._with_defaults(sampling)
         ends = frozenset() if sampling.ignore_eos else frozenset(self._eos)
         sampler = Sampler(sampling, prompt_ids, n, (*ends, *sampling.stop_token_ids))
-        cache, cached = self._prompts.longest(prompt_ids, self._model.config)
+        told = sampling.prompt_logprobs is not None
+        cache, cached = self._prompts.longest(prompt_ids[:1] if told else prompt_ids, self._model.config)
         rows = [self._row(i, prompt_ids, cached, sampling, ends) for i in range(n)]
-        logits = yield from self._prefill(prompt_ids, cached, cache)
+        if told:
+            logits, prompt_logprobs = yield from self._prefill_told(prompt_ids, cache, sampling)
+            for row in rows:
+                row.prompt_logprobs = prompt_logprobs
+        else:
+            logits = yield from self._prefill(prompt_ids, cached, cache)
         cache.reorder_cache(self._tensor([0] * n))
         logits = logits.expand(n, -1)
         while True:
@@ -90,10 +98,31 @@ class Decoder:
         self._prompts.keep(prompt_ids, cache)
         return logits
 
+    def _prefill_told(
+        self, prompt_ids: TokenIds, cache: "DynamicCache", sampling: Sampling
+    ) -> Generator[list[Chunk], None, tuple["Tensor", tuple[TokenLogprob, ...]]]:
+        """Computes the whole prompt; gives its last token's logits and the logprobs of its tokens but the first."""
+        told: list[TokenLogprob] = []
+        wanted = Sampling(logprobs=sampling.prompt_logprobs)
+        for start in range(0, len(prompt_ids), _TOLD_PREFILL):
+            block = prompt_ids[start : start + _TOLD_PREFILL]
+            (logits,) = self._logits([list(block)], cache, keep=len(block))
+            following = list(prompt_ids[start + 1 : start + 1 + len(block)])
+            if following:
+                told += [entry for (entry,) in self._logprobs(logits[: len(following)], following, wanted)]
+            yield []
+        self._prompts.keep(prompt_ids, cache)
+        return logits[-1:], tuple(told)
+
     def _forward(self, token_ids: list[list[int]], cache: "DynamicCache") -> "Tensor":
         """Appends a block of tokens, [rows, length], to the cache; gives the last ones' logits, [rows, vocabulary]."""
-        output = self._model(input_ids=self._tensor(token_ids), past_key_values=cache, use_cache=True, logits_to_keep=1)
-        logits: Tensor = output.logits[:, -1].float()
+        return self._logits(token_ids, cache, keep=1)[:, -1]
+
+    def _logits(self, token_ids: list[list[int]], cache: "DynamicCache", keep: int) -> "Tensor":
+        """The same with the logits of the last `keep` tokens, [rows, keep, vocabulary]."""
+        ids = self._tensor(token_ids)
+        output = self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=keep)
+        logits: Tensor = output.logits.float()
         return logits
 
     def _tensor(self, ids: list[int] | list[list[int]]) -> "LongTensor":
@@ -133,6 +162,7 @@ class _Row:
     prompt_tokens: int
     cached_tokens: int
     tokens: int = 0
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
 
     def grow(self, token: int, logprobs: tuple[TokenLogprob, ...]) -> Chunk:
         first = self.tokens == 0
@@ -151,6 +181,7 @@ class _Row:
             (token,),
             1,
             logprobs,
+            prompt_logprobs=self.prompt_logprobs if first else (),
             prompt_tokens=self.prompt_tokens if first else 0,
             cached_tokens=self.cached_tokens if first else 0,
             finish_reason=reason,

@@ -13,7 +13,7 @@ from itertools import cycle, islice
 
 from strategies.base import Chunk, Message, Prompt, Refused, Sampling, TokenIds, TokenLogprob, text_of
 from tts_server.engines.fake_script import FakeReply, FakeRequest, Script, default_script
-from tts_server.engines.fake_tokens import decode, encode, pieces, token_id
+from tts_server.engines.fake_tokens import FakeTokenizer, decode, encode, pieces, prompt_logprobs, token_id
 from tts_server.errors import ContextTooLong, EngineUnavailable
 
 __all__ = [
@@ -69,6 +69,7 @@ class FakeEngine:
         self.max_model_len: int | None = max_model_len
         self.continues = continues
         self.healthy = True
+        self._tokenizer = FakeTokenizer()
         self.live = 0
         """Samples that are growing now."""
         self.generated = 0
@@ -80,6 +81,12 @@ class FakeEngine:
         self._limit = max_model_len
         self._opening = opening
         self.thinks = bool(opening)
+
+    @property
+    def tokenizer(self) -> FakeTokenizer:
+        if not self.continues:
+            raise Refused("this engine does not take token ids", "prompt")
+        return self._tokenizer
 
     async def start(self) -> None:
         self.healthy = True
@@ -102,17 +109,21 @@ class FakeEngine:
         if prompt.token_ids and not self.continues:
             raise Refused("this engine does not take token ids", "tts.strategy")
         text = decode(prompt.token_ids) if prompt.token_ids else render(prompt, self._opening)
-        prompt_tokens = len(prompt.token_ids) or len(encode(text))
+        prompt_ids = prompt.token_ids or encode(text)
+        prompt_tokens = len(prompt_ids)
         if prompt_tokens >= self._limit:
             raise ContextTooLong(prompt_tokens, self._limit)
         check_bias(sampling)
         room = min(sampling.max_tokens or self._limit, self._limit - prompt_tokens)
         seed = sampling.seed if sampling.seed is not None else self._rng.getrandbits(64)
         tools = tuple(prompt.template.get("tools") or ())
+        k = sampling.prompt_logprobs
+        told = () if k is None else prompt_logprobs(prompt_ids, k)
         streams = [
             _Stream(
                 FakeRequest(text, prompt.messages, sampling, i, random.Random(f"{seed}|{text}|{i}"), tools),
                 prompt_tokens,
+                told,
             )
             for i in range(n)
         ]
@@ -139,10 +150,11 @@ class FakeEngine:
 class _Stream:
     """One sample on its way out."""
 
-    def __init__(self, request: FakeRequest, prompt_tokens: int) -> None:
+    def __init__(self, request: FakeRequest, prompt_tokens: int, prompt_logprobs: tuple[TokenLogprob, ...]) -> None:
         self.error: Exception | None = None
         self._request = request
         self._prompt_tokens = prompt_tokens
+        self._prompt_logprobs = prompt_logprobs
         self._cached = prompt_tokens - 1 if request.index else 0
         self._pieces: list[str] = []
         self._sent = 0
@@ -180,6 +192,7 @@ class _Stream:
             # The end of sequence is a token too: generated, counted, and without text.
             completion_tokens=len(new) + (self._end.completion_tokens if last else 0),
             logprobs=tuple(map(self._logprob, new)) if self._request.sampling.logprobs is not None else (),
+            prompt_logprobs=self._prompt_logprobs if first else (),
             prompt_tokens=self._prompt_tokens if first else 0,
             cached_tokens=self._cached if first else 0,
             finish_reason=self._end.finish_reason if last else None,

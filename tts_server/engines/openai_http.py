@@ -17,6 +17,7 @@ from typing import Any
 
 from strategies.base import Chunk, Prompt, Refused, Sampling, TokenIds
 from tts_server.engines.openai_probe import GREETING, Found, ending, probe
+from tts_server.engines.openai_tokenizer import UpstreamTokenizer
 from tts_server.engines.openai_wire import Samples, chat_fields, completion_fields, tokenize_body
 from tts_server.errors import APIError, ContextTooLong, EngineUnavailable, UpstreamError
 from tts_server.upstream import Upstream
@@ -109,6 +110,13 @@ class OpenAIEngine:
     @property
     def thinks(self) -> bool:
         return self._found is not None and self._found.abilities.detokenizes
+
+    @property
+    def tokenizer(self) -> UpstreamTokenizer:
+        found = self._ready()
+        if not found.abilities.continues:
+            raise Refused("The upstream speaks plain chat: it takes no texts and gives no token ids.", "prompt")
+        return UpstreamTokenizer(self._http, found.model)
 
     async def start(self) -> None:
         """Finds out what the upstream can do.

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from strategies.thinking import OPEN
-from tts_server.engines.openai_wire import Abilities, token_name
+from tts_server.engines.openai_logprobs import token_name
+from tts_server.engines.openai_wire import Abilities
 from tts_server.errors import InvalidRequest, UpstreamError
 from tts_server.upstream import Upstream
 from tts_server.upstream_errors import NoSuchPath
@@ -121,11 +122,14 @@ class _Asker:
         if not _some_choice(await self._try(path, body), lambda choice: bool(choice.get("token_ids"))):
             return None
         wanted = {"logprobs": 1, "logprob_token_ids": ids[:1], "return_tokens_as_token_ids": True}
-        named = await self._try(path, body | wanted)
+        named, echoed = await asyncio.gather(
+            self._try(path, body | wanted), self._try(path, body | {"logprobs": 1, "echo": True})
+        )
         return replace(
             await self._extras(path, body, {"logprobs": 1}),
             continues=True,
             token_logprobs=_some_choice(named, lambda choice: _names(choice, ids[0])),
+            echoes=_echoes(_choices(echoed), len(ids)),
         )
 
     async def chat(self) -> Abilities:
@@ -191,3 +195,11 @@ def _names(choice: Mapping[str, Any], token_id: int) -> bool:
     """Whether a choice tells the logprob of this token."""
     tops = (choice.get("logprobs") or {}).get("top_logprobs") or ()
     return any(token_name(token_id) in (top or {}) for top in tops)
+
+
+def _echoes(choices: Sequence[Mapping[str, Any]], prompt_tokens: int) -> bool:
+    """Whether choices tell the prompt's logprobs, and leave the prompt out of a text that goes with token ids."""
+    told = [token for choice in choices for token in (choice.get("logprobs") or {}).get("tokens") or ()]
+    said = sum(len(choice.get("token_ids") or ()) for choice in choices)
+    text = "".join(choice.get("text") or "" for choice in choices)
+    return len(told) == prompt_tokens + said and len(text) < len("".join(map(str, told)))

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from strategies.base import Chunk, FinishReason, Prompt, Refused, Sampling, TokenIds, TokenLogprob
+from strategies.base import Chunk, FinishReason, Prompt, Refused, Sampling
+from tts_server.engines.openai_logprobs import read_logprobs
 from tts_server.engines.openai_text import ChatText
 from tts_server.errors import APIError, UpstreamError
 
@@ -22,7 +23,6 @@ _EXTRAS: Mapping[str, tuple[Any, ...]] = {
 """vLLM's additions to OpenAI's fields, each with the values that ask for nothing."""
 _PLAIN_TEMPLATE = {"add_generation_prompt": True, "continue_final_message": False}
 _FAILED = ("abort", "error")
-_ID_PREFIX = "token_id:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,8 @@ class Abilities:
     logprobs: bool = False
     token_logprobs: bool = False
     """Tells the logprobs of tokens that are named by id."""
+    echoes: bool = False
+    """Tells the logprobs of the prompt's tokens before those of the first sampled one."""
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
 
     @property
@@ -85,8 +87,12 @@ def completion_fields(sampling: Sampling, abilities: Abilities, room: int) -> di
     if sampling.logprobs is not None:
         _require(abilities.logprobs, "logprobs")
         fields["logprobs"] = sampling.logprobs
+    if sampling.prompt_logprobs is not None:
+        _require(abilities.echoes, "echo")
+        fields |= {"echo": True, "logprobs": max(sampling.prompt_logprobs, sampling.logprobs or 0)}
     if sampling.logprob_token_ids:
         _require(abilities.token_logprobs, "logprob_token_ids")
+        _require(sampling.prompt_logprobs is None, "echo")
         fields |= {"logprobs": len(sampling.logprob_token_ids), "return_tokens_as_token_ids": True}
     return fields
 
@@ -106,6 +112,7 @@ def chat_fields(prompt: Prompt, sampling: Sampling, abilities: Abilities) -> dic
         _require(known, name if name in _PLAIN_TEMPLATE else "chat_template_kwargs")
     for name, neutral in _EXTRAS.items():
         _require(getattr(sampling, name) in neutral, name)
+    _require(sampling.prompt_logprobs is None, "echo")
     fields = _shared_fields(sampling, abilities) | {"messages": prompt.messages} | dict(sampling.calling or {})
     if sampling.max_tokens is not None:
         fields[abilities.limit_field] = sampling.max_tokens
@@ -217,7 +224,7 @@ class Samples:
                 if not self._growing:
                     self._held = chunk
                     return
-            if chunk.text or chunk.completion_tokens or chunk.finish_reason:
+            if chunk.text or chunk.completion_tokens or chunk.finish_reason or chunk.prompt_logprobs:
                 yield chunk
 
     def _grow(self, index: int, choice: Mapping[str, Any], usage: Mapping[str, Any]) -> Chunk:
@@ -241,43 +248,18 @@ class Samples:
         ):
             self._unpaid.discard(index)
             prompt_tokens = known
-        logprobs = choice.get("logprobs")
+        before, told = read_logprobs(choice.get("logprobs") or {}, token_ids, self._sampling)
         return Chunk(
             self._first + index,
             text=text,
             token_ids=token_ids,
             completion_tokens=tokens,
-            logprobs=self._logprobs(logprobs, token_ids) if logprobs else (),
+            logprobs=told,
+            prompt_logprobs=before,
             prompt_tokens=prompt_tokens,
             finish_reason=finish,
             stop=stop,
         )
-
-    def _logprobs(self, logprobs: Mapping[str, Any], token_ids: TokenIds) -> tuple[TokenLogprob, ...]:
-        if "content" in logprobs:
-            return tuple(map(_chat_logprob, logprobs["content"] or ()))
-        tokens, values, tops = logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"]
-        return tuple(
-            TokenLogprob(token, value, token_id, self._top(top or {}))
-            for token, value, token_id, top in zip(tokens, values, token_ids, tops, strict=True)
-        )
-
-    def _top(self, top: Mapping[str, float]) -> tuple[TokenLogprob, ...]:
-        if asked := self._sampling.logprob_token_ids:
-            return tuple(TokenLogprob(name, top[name], token) for token in asked if (name := token_name(token)) in top)
-        # vLLM adds the sampled token to the likeliest ones.
-        likeliest = sorted(top.items(), key=lambda rival: -rival[1])[: self._sampling.logprobs]
-        return tuple(TokenLogprob(token, value) for token, value in likeliest)
-
-
-def token_name(token_id: int) -> str:
-    """How vLLM names a token in logprobs when it is asked for ids in place of text."""
-    return f"{_ID_PREFIX}{token_id}"
-
-
-def _chat_logprob(entry: Mapping[str, Any]) -> TokenLogprob:
-    top = tuple(TokenLogprob(rival["token"], rival["logprob"]) for rival in entry.get("top_logprobs") or ())
-    return TokenLogprob(entry["token"], entry["logprob"], top=top)
 
 
 def _finish(choice: Mapping[str, Any]) -> tuple[FinishReason | None, str | None]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from strategies.base import Chunk, Prompt, Refused, Sampling, TokenIds
 from tts_server.engines.chat_template import ChatTemplate
 from tts_server.engines.decoding import Decoder
+from tts_server.engines.tokenizer import LocalTokenizer
 from tts_server.errors import ContextTooLong, EngineUnavailable, InvalidRequest
 
 
@@ -56,6 +57,10 @@ class TransformersEngine:
     @property
     def tool_format(self) -> str | None:
         return self._loaded.template.tool_format if self._loaded else None
+
+    @property
+    def tokenizer(self) -> LocalTokenizer:
+        return self._ready().tokenizer
 
     @property
     def healthy(self) -> bool:
@@ -154,6 +159,7 @@ class _Call:
 
 class _Loaded(NamedTuple):
     template: ChatTemplate
+    tokenizer: LocalTokenizer
     decoder: Decoder
 
 
@@ -172,7 +178,8 @@ def _load(path: str, max_model_len: int | None, args: Mapping[str, Any]) -> _Loa
     if limit is None:
         raise ValueError(f"The config of {path!r} has no max_position_embeddings: set max_model_len.")
     # The template changes its tokenizer's state while it encodes, on another thread than the decoder's.
-    return _Loaded(ChatTemplate(copy.deepcopy(tokenizer)), Decoder(model.eval(), tokenizer, limit))
+    decoder = Decoder(model.eval(), tokenizer, limit)
+    return _Loaded(ChatTemplate(copy.deepcopy(tokenizer)), LocalTokenizer(tokenizer), decoder)
 
 
 def _check(prompt_ids: TokenIds, sampling: Sampling, decoder: Decoder) -> None:

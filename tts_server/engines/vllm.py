@@ -21,6 +21,7 @@ from uuid import uuid4
 from strategies.base import Chunk, Prompt, Sampling, TokenIds
 from tts_server.engines import vllm_host, vllm_wire
 from tts_server.engines.chat_template import ChatTemplate
+from tts_server.engines.tokenizer import LocalTokenizer
 from tts_server.engines.vllm_lora import AdaptedEngine, LoRA, read_lora
 from tts_server.errors import ContextTooLong, EngineUnavailable, InvalidRequest
 
@@ -71,6 +72,7 @@ class VLLMEngine:
         self._llm: Any = None
         self._processes: list[Any] = []
         self._template: ChatTemplate | None = None
+        self._tokenizer: LocalTokenizer | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._wakeups: set[asyncio.Event] = set()
         self._defaults: dict[str, Any] = {}
@@ -84,6 +86,12 @@ class VLLMEngine:
     @property
     def tool_format(self) -> str | None:
         return self._template.tool_format if self._template else None
+
+    @property
+    def tokenizer(self) -> LocalTokenizer:
+        if self._tokenizer is None:
+            raise self._unavailable()
+        return self._tokenizer
 
     def adapted(self, path: str) -> AdaptedEngine:
         """This engine's model with the LoRA adapter of a directory; to be called before `start`.
@@ -109,6 +117,7 @@ class VLLMEngine:
         """
         self._llm = llm = await self._launch()
         self._template = ChatTemplate(copy.deepcopy(llm.get_tokenizer()))
+        self._tokenizer = LocalTokenizer(llm.get_tokenizer())
         self._defaults = llm.model_config.get_diff_sampling_param()
         self.max_model_len = llm.model_config.max_model_len
         self._takes_seeds = not vllm_host.splits_seeded_prefills(llm.vllm_config.scheduler_config)

@@ -48,6 +48,7 @@ def sampling_params(sampling: Sampling, defaults: Mapping[str, Any], room: int) 
             ignore_eos=sampling.ignore_eos,
             logit_bias=dict(sampling.logit_bias) if sampling.logit_bias else None,
             logprobs=None if labels else sampling.logprobs,
+            prompt_logprobs=sampling.prompt_logprobs,
             logprob_token_ids=labels,
             structured_outputs=_structured(sampling.structured),
             output_kind=RequestOutputKind.DELTA,
@@ -92,6 +93,7 @@ def chunk(index: int, output: Any, sampling: Sampling, *, first: bool) -> Chunk:
         token_ids=token_ids,
         completion_tokens=len(token_ids),
         logprobs=tuple(_logprobs(delta.logprobs, token_ids, sampling)) if delta.logprobs else (),
+        prompt_logprobs=tuple(_prompt_logprobs(output, sampling)) if output.prompt_logprobs else (),
         prompt_tokens=len(output.prompt_token_ids) if first else 0,
         cached_tokens=output.num_cached_tokens or 0 if first else 0,
         finish_reason=reason,
@@ -125,6 +127,14 @@ def _logprobs(positions: Any, token_ids: tuple[int, ...], sampling: Sampling) ->
             wanted = ranked[: sampling.logprobs]
         top = tuple(_logprob(entry, entries[entry]) for entry in wanted)
         yield TokenLogprob(sampled.token, sampled.logprob, token_id, top)
+
+
+def _prompt_logprobs(output: Any, sampling: Sampling) -> Iterator[TokenLogprob]:
+    for token_id, entries in zip(output.prompt_token_ids, output.prompt_logprobs, strict=True):
+        if entries is not None:  # as the first token's are
+            ranked = sorted(entries, key=lambda entry: entries[entry].rank)[: sampling.prompt_logprobs]
+            own = _logprob(token_id, entries[token_id])
+            yield TokenLogprob(own.token, own.logprob, token_id, tuple(_logprob(e, entries[e]) for e in ranked))
 
 
 def _logprob(token_id: int, entry: Any) -> TokenLogprob:
