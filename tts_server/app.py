@@ -23,7 +23,19 @@ from tts_server.load import Load
 from tts_server.middleware import Auth, BodyLimit, Gate, Quotas, RequestId
 from tts_server.plan import check_options
 from tts_server.prms.source import Source, parse
-from tts_server.routes import batches, chat, files, health, models, prm, traces
+from tts_server.routes import (
+    batches,
+    chat,
+    completions,
+    files,
+    health,
+    models,
+    prm,
+    rerank,
+    responses,
+    tokenize,
+    traces,
+)
 from tts_server.routes import strategies as strategies_route
 from tts_server.service import Service
 from tts_server.traces.store import Traces
@@ -76,7 +88,20 @@ def create_app(
     )
     app.state.service = service
     app.state.traces = Traces(settings)
-    for routes in (chat, models, strategies_route, prm, files, batches, traces, health):
+    for routes in (
+        chat,
+        completions,
+        responses,
+        models,
+        strategies_route,
+        prm,
+        rerank,
+        tokenize,
+        files,
+        batches,
+        traces,
+        health,
+    ):
         app.include_router(routes.router)
     paths = [route.path for route in app.routes if isinstance(route, Route)]
     app.state.batches = Batches(app, engine, load, settings, paths)

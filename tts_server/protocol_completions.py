@@ -105,3 +105,8 @@ class CompletionRequest(SampledRequest):
             return [self.prompt]
         several = [part for part in self.prompt if not isinstance(part, int)]
         return several or [[token for token in self.prompt if isinstance(token, int)]]
+
+    @property
+    def is_list(self) -> bool:
+        """Whether there is a list of prompts, also of one."""
+        return isinstance(self.prompt, list) and not isinstance(self.prompt[0], int)

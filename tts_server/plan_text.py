@@ -1,0 +1,111 @@
+"""Request of `/v1/completions` to a plan for each of its prompts."""
+
+from dataclasses import dataclass, replace
+
+import strategies
+from strategies.base import Prompt, Sampling, Task, TokenIds
+from tts_server.config import BudgetConfig
+from tts_server.engines.base import ServedEngine
+from tts_server.errors import ContextTooLong, InvalidRequest, UnsupportedParameter
+from tts_server.plan import Approach, Plan, approach_of
+from tts_server.pool import pooled
+from tts_server.protocol_completions import CompletionRequest
+from tts_server.service import Service
+from tts_server.task import form_of_json, format_of, sampling_of
+
+_ENCODED_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPlan:
+    """What to do for one prompt."""
+
+    plan: Plan
+    text: str
+    token_ids: TokenIds
+    begin: str
+    """The text of its first token, where the request wants to see the prompt's logprobs."""
+
+
+async def plan_prompts(request: CompletionRequest, service: Service) -> list[PromptPlan]:
+    """What to do for each prompt; each has the request's budget and an even share of the server's limit.
+
+    Raises:
+        APIError: the model or strategy is not known, an option is wrong, the engine cannot do it, or a prompt is not
+            one of the model's.
+    """
+    approach = approach_of(request, service)
+    _refuse_unfit(request, approach)
+    engine = service.engine
+    form = form_of_json(format_of(request), engine)
+    sampling = _sampling_of(request)
+    limit = shared(service.settings.max_request, len(request.prompts))
+
+    async def planned(prompt: str | list[int]) -> PromptPlan:
+        ids, text = await _read(prompt, request, engine)
+        task = Task(Prompt(token_ids=ids, text=text), sampling, request.n or 1)
+        begin = await engine.tokenizer.decode(ids[:1]) if sampling.prompt_logprobs is not None else ""
+        return PromptPlan(approach.plan(task, form, limit), text, ids, begin)
+
+    return await pooled(planned, request.prompts, _ENCODED_AT_ONCE)
+
+
+def shared(limit: BudgetConfig, prompts: int) -> BudgetConfig:
+    """A limit's even share; all have the same deadline."""
+    amounts = {name: getattr(limit, name) for name in ("max_samples", "max_tokens", "max_prm_tokens")}
+    shares = {name: max(1, amount // prompts) for name, amount in amounts.items() if amount is not None}
+    return limit.model_copy(update=shares)
+
+
+async def _read(prompt: str | list[int], request: CompletionRequest, engine: ServedEngine) -> tuple[TokenIds, str]:
+    """A prompt's token ids and text."""
+    tokenizer = engine.tokenizer
+    if isinstance(prompt, str):
+        ids = await tokenizer.encode(prompt, add_special_tokens=request.add_special_tokens is not False)
+        text = prompt
+    else:
+        ids = tuple(prompt)
+        try:
+            text = await tokenizer.decode(ids)
+        except InvalidRequest as error:
+            raise InvalidRequest(error.message, param="prompt") from error
+    if not ids:
+        raise InvalidRequest("prompt: there are no tokens in it", param="prompt")
+    if engine.max_model_len is not None and len(ids) >= engine.max_model_len:
+        raise ContextTooLong(len(ids), engine.max_model_len, "prompt")
+    return ids, text
+
+
+def _sampling_of(request: CompletionRequest) -> Sampling:
+    return replace(
+        sampling_of(request),
+        # With 0 only the prompt is told, and one token is sampled for nothing.
+        max_tokens=max(1, request.limit),
+        include_stop=bool(request.include_stop_str_in_output),
+        logprobs=request.logprobs,
+        prompt_logprobs=request.logprobs if request.echo else None,
+    )
+
+
+def _refuse_unfit(request: CompletionRequest, approach: Approach) -> None:
+    """Raises UnsupportedParameter for what goes with chats alone, or with answers that are one sample alone."""
+    entry = approach.entry
+    if not (entry.formed or entry.continues):
+        others = ", ".join(e.name for e in strategies.registry().values() if e.formed or e.continues)
+        raise UnsupportedParameter(
+            f"the strategy {entry.name!r} goes on with a conversation, and a text is none; these take texts: {others}",
+            param="tts.strategy",
+        )
+    for option in ("system_prompt", "examples"):
+        if approach.options.get(option):
+            raise UnsupportedParameter(f"{option} are turns of a chat, and a text has none", param=f"tts.{option}")
+    if entry.whole:
+        return
+    for field, given in (
+        ("include_stop_str_in_output", request.include_stop_str_in_output),
+        ("echo", request.echo and request.logprobs is not None),
+    ):
+        if given:
+            raise UnsupportedParameter(
+                f"the strategy {entry.name!r} draws its answer in parts, with which {field} does not go", param=field
+            )

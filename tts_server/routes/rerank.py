@@ -1,0 +1,105 @@
+"""`POST /score` and `POST /rerank`: reward models as rerankers, whose documents are solutions of the question asked."""
+
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+
+from prm import PRMInputError, ProcessRewardModel, aggregate
+from strategies.budget import Account
+from tts_server.connection import ClientLeft, while_connected
+from tts_server.errors import InvalidRequest, ModelNotFound
+from tts_server.json_body import JSONRoute
+from tts_server.protocol_prm import ScoreItem
+from tts_server.protocol_rerank import JudgingRequest, PairsRequest, RerankRequest, score_item
+from tts_server.quotas import bill
+from tts_server.scoring import chosen, score_all
+from tts_server.service import Service
+
+router = APIRouter(route_class=JSONRoute)
+
+
+@router.post("/score")
+@router.post("/v1/score")
+async def score(request: Request, body: PairsRequest) -> Response:
+    """The score of each pair of a question and a solution."""
+    prm, account = _prm(body, request), Account()
+
+    async def answer() -> Response:
+        scores = await _scores(body, body.pairs, body.solutions_field, prm, account)
+        data = [{"index": i, "object": "score", "score": value} for i, value in enumerate(scores)]
+        told = {"id": _id("score"), "object": "list", "created": int(time.time()), "model": prm.name, "data": data}
+        return JSONResponse(told | {"usage": _usage(account) | {"completion_tokens": 0}})
+
+    return await _answered(request, account, answer)
+
+
+@router.post("/rerank")
+@router.post("/v1/rerank")
+@router.post("/v2/rerank")
+async def rerank(request: Request, body: RerankRequest) -> Response:
+    """The solutions of one question, best first; equal ones keep their order."""
+    prm, account = _prm(body, request), Account()
+
+    async def answer() -> Response:
+        pairs = body.pairs
+        scores = await _scores(body, pairs, "documents", prm, account)
+        results = []
+        for i in sorted(range(len(scores)), key=lambda i: -scores[i])[: body.top_n or None]:
+            shown = {} if body.return_documents is False else {"document": {"text": pairs[i][1]}}
+            results.append({"index": i, **shown, "relevance_score": scores[i]})
+        return JSONResponse({"id": _id("rerank"), "model": prm.name, "results": results, "usage": _usage(account)})
+
+    return await _answered(request, account, answer)
+
+
+async def _answered(
+    request: Request, account: Account, answer: Callable[[], Coroutine[Any, Any, Response]]
+) -> Response:
+    bill(request.scope, account)
+    try:
+        return await while_connected(request.receive, answer())
+    except ClientLeft:
+        return Response(status_code=499)
+
+
+async def _scores(
+    body: JudgingRequest, pairs: list[tuple[str, str]], field: str, prm: ProcessRewardModel, account: Account
+) -> list[float]:
+    items = [_item(i, question, solution, field) for i, (question, solution) in enumerate(pairs)]
+    try:
+        results = await score_all(items, account.meter_prm(prm))
+    except PRMInputError as error:
+        raise InvalidRequest(str(error), param=field) from error
+    return [aggregate(result.scores, body.aggregation or prm.aggregation) for result in results]
+
+
+def _item(index: int, question: str, solution: str, field: str) -> ScoreItem:
+    try:
+        return score_item(question, solution)
+    except ValidationError as error:
+        said = error.errors(include_url=False)[0]["msg"]
+        raise InvalidRequest(f"{field}: pair {index}: {said}", param=field) from None
+
+
+def _prm(body: JudgingRequest, request: Request) -> ProcessRewardModel:
+    """The reward model that `model` names; the served model stands for the default one."""
+    service: Service = request.app.state.service
+    if body.model in (None, service.engine.model):
+        return chosen(None, service)
+    if body.model not in service.prms:
+        raise ModelNotFound(str(body.model), [*service.prms, service.engine.model])
+    return chosen(body.model, service)
+
+
+def _usage(account: Account) -> dict[str, int]:
+    tokens = account.usage.prm_tokens
+    return {"prompt_tokens": tokens, "total_tokens": tokens}
+
+
+def _id(kind: str) -> str:
+    return f"{kind}-{uuid.uuid4().hex}"
