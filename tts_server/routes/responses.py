@@ -1,0 +1,41 @@
+"""`POST /v1/responses`."""
+
+import uuid
+
+from fastapi import APIRouter, Request, Response
+
+from tts_server.errors import APIError
+from tts_server.json_body import JSONRoute
+from tts_server.lifetime import Reply
+from tts_server.plan import Plan, plan
+from tts_server.protocol_responses import ResponsesRequest
+from tts_server.reply import Envelope
+from tts_server.responses.chat import chat_of, renamed
+from tts_server.responses.reply import ResponseAnswer
+from tts_server.service import Service
+
+router = APIRouter(route_class=JSONRoute)
+
+
+@router.post("/v1/responses", responses={200: {"content": {"text/event-stream": {}}}})
+async def respond(request: Request, body: ResponsesRequest) -> Response:
+    """Answers without remembering: the input is the whole conversation."""
+    planned = planned_of(body, request.app.state.service)
+    envelope = Envelope(
+        model=body.model,
+        strategy=planned.strategy,
+        account=planned.account,
+        form=planned.form,
+        logprobs=body.logprobs,
+        return_candidates=bool(body.tts and body.tts.return_candidates),
+        id=f"resp_{uuid.uuid4().hex}",
+    )
+    return Reply(ResponseAnswer(planned, envelope, body), bool(body.stream))
+
+
+def planned_of(body: ResponsesRequest, service: Service) -> Plan:
+    """What to do, with errors in the request's own names."""
+    try:
+        return plan(chat_of(body), service)
+    except APIError as error:
+        raise renamed(error) from None
