@@ -27,6 +27,8 @@ from tts_server.protocol_parts import (
 __all__ = ["TTS", "UNSUPPORTED", "ChatMessage", "ChatRequest", "Sampled", "SampledRequest", "bad"]
 
 INT64 = 2**63
+MAX_STOP = 1000
+"""Characters of a stop string."""
 _TOKEN_ID = re.compile("[0-9]{1,9}")
 
 
@@ -60,14 +62,14 @@ class Sampled(Wire):
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     seed: int | None = Field(None, ge=-INT64, lt=INT64)
     stop: str | list[str] | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: dict[str, float] | None = Field(None, max_length=1024)
     # vLLM's own
     top_k: int | None = Field(None, ge=-1)
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0)
     min_tokens: int | None = Field(None, ge=0)
     ignore_eos: bool | None = None
-    stop_token_ids: list[int] | None = None
+    stop_token_ids: list[int] | None = Field(None, max_length=64)
 
     @field_validator("stop")
     @classmethod
@@ -75,6 +77,8 @@ class Sampled(Wire):
         stops = [stop] if isinstance(stop, str) else stop or []
         if len(stops) > 4 or not all(stops):
             raise PydanticCustomError("value", "stop is one to four non-empty strings")
+        if any(len(each) > MAX_STOP for each in stops):
+            raise PydanticCustomError("value", "stop has at most {most} characters", {"most": MAX_STOP})
         return stop
 
     @field_validator("logit_bias")
