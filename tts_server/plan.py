@@ -15,7 +15,7 @@ from tts_server.config import BudgetConfig, Preset
 from tts_server.engines.base import ServedEngine
 from tts_server.errors import EngineUnavailable, InvalidRequest, ModelNotFound, UnsupportedParameter, shown
 from tts_server.forms import Form, FormedEngine
-from tts_server.protocol import TTS, ChatRequest
+from tts_server.protocol import TTS, ChatRequest, SampledRequest
 from tts_server.service import Service
 from tts_server.task import form_of, refuse_unfit, task_of
 from tts_server.thinking import OpenedEngine
@@ -42,8 +42,49 @@ class Plan:
     """The reward model's name, where there is one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Approach:
+    """How a request is answered, whatever it asks."""
+
+    entry: strategies.Entry
+    options: Mapping[str, Any]
+    prm: ProcessRewardModel | None
+    budget: BudgetConfig
+    """What the request asks for."""
+    engine: ServedEngine
+
+    def plan(self, task: Task, form: Form | None, limit: BudgetConfig) -> Plan:
+        """The approach to one task; `limit` is the most that it may spend.
+
+        Raises:
+            InvalidRequest: more answers are asked for than may be sampled.
+        """
+        if limit.max_samples is not None and task.choices > limit.max_samples:
+            raise InvalidRequest(f"n is at most {limit.max_samples} on this server, got {task.choices}", param="n")
+        account = Account(budget_of(self.budget, limit))
+
+        def run() -> AsyncGenerator[Event, None]:
+            metered = account.meter_prm(self.prm) if self.prm else None
+            engine = engine_for(self.engine, account, form)
+            return account.watched(self.entry.run(task, engine, metered, account, **self.options))
+
+        prm = self.prm.name if self.prm else None
+        return Plan(self.entry.name, task.choices, form, account, run, task, self.options, prm)
+
+
 def plan(request: ChatRequest, service: Service) -> Plan:
     """What to do for a request.
+
+    Raises:
+        APIError: the model or strategy is not known, an option is wrong, or the engine cannot do it.
+    """
+    approach = approach_of(request, service)
+    form = form_of(request, service)
+    return approach.plan(task_of(request, form, service.engine), form, service.settings.max_request)
+
+
+def approach_of(request: SampledRequest, service: Service) -> Approach:
+    """The strategy that a request asks for, with its options, reward model and budget.
 
     Raises:
         APIError: the model or strategy is not known, an option is wrong, or the engine cannot do it.
@@ -60,21 +101,10 @@ def plan(request: ChatRequest, service: Service) -> Plan:
             "does not take",
             param="tts.strategy",
         )
-    limit = service.settings.max_request
-    options = check_options(entry, preset.options, limit.max_samples)
+    options = check_options(entry, preset.options, service.settings.max_request.max_samples)
     prm = reward_model(preset.prm, entry, service)
     refuse_unfit(entry, request)
-    form = form_of(request, service)
-    task = task_of(request, form, service.engine)
-    if limit.max_samples is not None and task.choices > limit.max_samples:
-        raise InvalidRequest(f"n is at most {limit.max_samples} on this server, got {task.choices}", param="n")
-    account = Account(budget_of(preset.budget, limit))
-
-    def run() -> AsyncGenerator[Event, None]:
-        metered = account.meter_prm(prm) if prm else None
-        return entry.run(task, engine_for(service.engine, account, form), metered, account, **options)
-
-    return Plan(entry.name, task.choices, form, account, run, task, options, prm.name if prm else None)
+    return Approach(entry, options, prm, preset.budget, service.engine)
 
 
 def engine_for(engine: ServedEngine, account: Account, form: Form | None) -> Engine:
@@ -83,7 +113,7 @@ def engine_for(engine: ServedEngine, account: Account, form: Form | None) -> Eng
     return FormedEngine(metered, form) if form else metered
 
 
-def choose(request: ChatRequest, service: Service) -> Preset:
+def choose(request: SampledRequest, service: Service) -> Preset:
     """The preset that the model's alias, `tts`, the effort or the server's default names, with `tts` laid over it."""
     tts = request.tts or TTS()
     alias = alias_of(request.model, service)
