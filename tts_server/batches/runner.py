@@ -34,8 +34,8 @@ UNAVAILABLE_TRIES = 10
 """How often it is sent to an engine that seemed to be up: one that brings the engine down each time must end too."""
 SPENT, UNAVAILABLE = 429, 503
 """The statuses of an owner that has no quota left for now, and of a server without its engine."""
-MAX_WAIT_S = 60.0
-"""Between two tries of one request."""
+FIRST_WAIT_S, MAX_WAIT_S = 0.5, 60.0
+"""Between two tries of one request; each wait is twice the one before."""
 
 
 class Runner:
@@ -203,7 +203,7 @@ class Runner:
             if answer.status < 500 or not answer.retries or failures >= TRIES:
                 break
             log.info("%s: line %d was answered %d; it is asked again", batch.id, request.number, answer.status)
-            await asyncio.sleep(min(MAX_WAIT_S, 0.5 * 2.0**attempt))
+            await asyncio.sleep(min(MAX_WAIT_S, FIRST_WAIT_S * 2.0**attempt))
         return answer
 
     async def _keep(self, batch: Batch, request: Request, answer: Answer) -> None:
