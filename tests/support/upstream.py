@@ -53,6 +53,8 @@ class StandIn:
     usage: bool = True
     piece: int = 1
     """Tokens a frame."""
+    echoes: bool = True
+    """Tells the prompt's logprobs where they are asked for, as new ones of its kind do; their text is left out."""
     reasoning: str = ""
     """What a chat thinks before it answers."""
     calls: tuple[tuple[str, str], ...] = ()
@@ -130,6 +132,9 @@ class StandIn:
 
     async def _tokenize(self, request: Request) -> Response:
         body = await self._body(request)
+        if "prompt" in body:
+            ids = [1] * body["add_special_tokens"] + list(map(ord, body["prompt"]))
+            return JSONResponse({"tokens": ids, "max_model_len": self.max_model_len, "count": len(ids)})
         text = "".join(f"<{m['role']}>{m['content']}\n" for m in body["messages"])
         if body.get("continue_final_message"):
             text = text.removesuffix("\n")
@@ -268,6 +273,7 @@ class _Stream(Response):
                 yield from self._calling(index)
                 return
         pieces = [text[i : i + self.upstream.piece] for i in range(0, len(text), self.upstream.piece)]
+        self.echo = "".join(map(chr, body["prompt"])) if body.get("echo") and self.upstream.echoes else ""
         for piece in pieces[:-1]:
             yield self._grown(index, self._told(piece), len(piece))
         end = {"finish_reason": ends} | ({} if self.chat else {"stop_reason": stop})
@@ -308,10 +314,12 @@ class _Stream(Response):
         if self.asked.get("return_token_ids"):
             told["token_ids"] = list(map(ord, piece))
         if (k := self.asked.get("logprobs")) is not None:
+            echo, self.echo = self.echo, ""
+            none = [None] if echo else []
             told["logprobs"] = {
-                "tokens": [self._name(c) for c in piece],
-                "token_logprobs": [-0.5] * len(piece),
-                "top_logprobs": [self._top(c, k) for c in piece],
+                "tokens": [self._name(c) for c in echo + piece],
+                "token_logprobs": none + [-0.5] * len(echo[1:] + piece),
+                "top_logprobs": none + [self._top(c, k) for c in echo[1:] + piece],
             }
         return told
 

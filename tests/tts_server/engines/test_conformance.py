@@ -16,7 +16,7 @@ from upstream import StandIn
 from strategies.base import Engine, Prompt, Refused, Sample, Sampling, text_of
 from tts_server.engines.base import ServedEngine
 from tts_server.engines.fake import FakeEngine, FakeReply, FakeRequest
-from tts_server.errors import ContextTooLong, EngineUnavailable
+from tts_server.errors import ContextTooLong, EngineUnavailable, InvalidRequest
 
 TOKENS = 24
 """Of a greedy answer; no member's ends before."""
@@ -244,6 +244,69 @@ def test_logprobs_are_one_a_token(member: Member) -> None:
         assert tuple(entry.token_id for entry in sample.logprobs) == sample.token_ids
     assert all(entry.top == () for entry in member.sample(CHAT, replace(GREEDY, logprobs=0)).logprobs)
     assert member.sample(CHAT, GREEDY).logprobs == ()
+
+
+def test_a_prompts_logprobs_are_those_of_its_tokens_but_the_first(member: Member) -> None:
+    sampling = replace(GREEDY, max_tokens=2, logprobs=2, prompt_logprobs=2)
+    if not member.engine.continues:
+        with pytest.raises(Refused):
+            member.sample(CHAT, sampling)
+        return
+    ids = member.run(member.engine.encode(CHAT))
+    plain = member.sample(CHAT, replace(GREEDY, max_tokens=2))
+    for sample in member.samples(CHAT, sampling, 2):
+        first, *others = sample.chunks
+        assert len(first.prompt_logprobs) == len(ids) - 1
+        assert not any(chunk.prompt_logprobs for chunk in others)
+        for entry in first.prompt_logprobs:
+            assert -100 < entry.logprob < 0
+            assert [rival.logprob for rival in entry.top] == sorted((r.logprob for r in entry.top), reverse=True)
+            assert len(entry.top) <= 2
+        assert len(sample.logprobs) == sample.completion_tokens == 2
+        assert (sample.text, sample.token_ids) == (plain.text, plain.token_ids)
+        assert first.prompt_tokens == len(ids)
+    assert not any(chunk.prompt_logprobs for chunk in plain.chunks)
+    (bare,) = member.samples(CHAT, replace(GREEDY, max_tokens=1, prompt_logprobs=0))
+    assert [entry.logprob for entry in bare.chunks[0].prompt_logprobs] == pytest.approx(
+        [entry.logprob for entry in first.prompt_logprobs], abs=1e-3
+    )
+    assert all(entry.top == () for entry in bare.chunks[0].prompt_logprobs)
+    assert bare.logprobs == ()
+
+
+def test_a_prompts_logprobs_foretell_what_is_sampled(member: Member) -> None:
+    if not member.engine.continues:
+        pytest.skip("it takes no token ids")
+    sample = member.sample(CHAT, replace(GREEDY, logprobs=1))
+    if {entry.logprob for entry in sample.logprobs} == {-0.5} or "fake" in member.engine.model:
+        pytest.skip("it has no model")
+    ids = member.run(member.engine.encode(CHAT)) + sample.token_ids
+    again = member.sample(Prompt(token_ids=ids), replace(GREEDY, max_tokens=1, prompt_logprobs=1))
+    told = again.chunks[0].prompt_logprobs[-TOKENS:]
+    assert [entry.token_id for entry in told] == list(sample.token_ids)
+    assert [e.logprob for e in told] == pytest.approx([e.logprob for e in sample.logprobs], abs=1e-2)
+    # Greedy: the sampled token is the likeliest one, to the last bit.
+    assert all(entry.top[0].logprob == entry.logprob for entry in told)
+
+
+def test_its_tokenizer_reads_what_it_writes(member: Member) -> None:
+    engine, run = member.engine, member.run
+    if not engine.continues:
+        with pytest.raises(Refused) as refused:
+            _ = engine.tokenizer
+        assert refused.value.param == "prompt"
+        return
+    text = "Words, 23 of them:\n\n  naïve ☃"
+    ids = run(engine.tokenizer.encode(text, add_special_tokens=False))
+    assert run(engine.tokenizer.encode(text))[-len(ids) :] == ids
+    try:
+        assert run(engine.tokenizer.decode(ids)) == text
+    except Refused as refused:
+        assert refused.param == "tokens"  # noqa: PT017  an upstream may tell no text
+        return
+    with pytest.raises(InvalidRequest) as unknown:
+        run(engine.tokenizer.decode((2**40 + 200,)))
+    assert unknown.value.param == "tokens"
 
 
 def test_the_logprobs_of_named_tokens(member: Member) -> None:
