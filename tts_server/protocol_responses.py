@@ -239,7 +239,7 @@ class ResponsesRequest(Sampled):
                 raise bad(message, f"include[{i}]", UNSUPPORTED)
         if self.top_logprobs and not self.logprobs:
             raise bad(f"top_logprobs is only allowed with include: [{LOGPROBS!r}]", "top_logprobs")
-        if self.stream_options and not self.stream:
+        if self.stream_options is not None and not self.stream:
             raise bad("stream_options is only allowed with stream: true", "stream_options")
         if self.stream_options and self.stream_options.include_obfuscation:
             raise bad("include_obfuscation is not supported", "stream_options.include_obfuscation", UNSUPPORTED)

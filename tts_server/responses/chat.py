@@ -43,7 +43,10 @@ def chat_of(request: ResponsesRequest) -> ChatRequest:
     try:
         return ChatRequest.model_validate(fields | _tools(request))
     except ValidationError as error:
-        raise InvalidRequest(f"input: {error.errors()[0]['msg']}", param="input") from None
+        first = error.errors()[0]
+        raise InvalidRequest(
+            f"input: as a chat it has wrong {first['loc'][-1]}: {first['msg']}", param="input"
+        ) from None
 
 
 def _tools(request: ResponsesRequest) -> Json:

@@ -166,16 +166,16 @@ class Output:
 
     def progress(self, text: str) -> Iterator[Json]:
         """A line about the search."""
-        if self._grows and not isinstance(self._grows, Reasoning):
-            # The answer has begun, and goes on: this is an item of its own beside it.
-            beside = self._reasoning()
-            yield from beside.open()
-            yield from beside.progress(text)
-            yield from beside.close("completed")
+        if self._grows is None or isinstance(self._grows, Reasoning):
+            reasoning = self._grows or self._reasoning()
+            yield from self._turn_to(reasoning)
+            yield from reasoning.progress(text)
             return
-        reasoning = self._grows or self._reasoning()
-        yield from self._turn_to(reasoning)
-        yield from reasoning.progress(text)
+        # The answer has begun, and goes on: this is an item of its own beside it.
+        beside = self._reasoning()
+        yield from beside.open()
+        yield from beside.progress(text)
+        yield from beside.close("completed")
 
     def say(self, said: Said) -> Iterator[Json]:
         """What the answer grew by."""
