@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 from serving import body, serving
 from typer.testing import CliRunner, Result
 
@@ -122,6 +123,11 @@ def test_an_error_keeps_what_stands_in_brackets(capsys: pytest.CaptureFixture[st
         (Settings(api_key_file=Path("keys")), "--strategy best_of_n --url http://h:1 --api-key …", False),
         (Settings(host="0.0.0.0"), "--strategy best_of_n --url http://h:1", True),
         (Settings(host="0.0.0.0", api_key_file=Path("keys")), "--api-key …", False),
+        (Settings(host="0.0.0.0", api_keys=SecretStr("k")), "--api-key …", False),
+        (Settings(host="::"), "--url http://h:1", True),
+        (Settings(host="10.0.0.7"), "--url http://h:1", True),
+        (Settings(host="my.host"), "--url http://h:1", True),
+        *((Settings(host=host), "--url http://h:1", False) for host in ("localhost", "127.0.0.2", "::1")),
     ],
 )
 def test_the_ready_line_fits_the_server(

@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from serving import ask, body, serving, until
+from starlette.routing import Route
 
 from prm import FakePRM, OnTokens, PRMError, StepScores
 from strategies.budget import Account, Usage
 from tts_server import middleware
+from tts_server.app import create_app
+from tts_server.batches.dispatch import dispatch
+from tts_server.batches.records import Answer
 from tts_server.config import KeyLimits, Settings
 from tts_server.engines.fake import FakeEngine, FakeRequest
 from tts_server.errors import TooManyRequests
@@ -234,6 +239,36 @@ def test_a_request_costs_every_token_of_every_branch(stream: bool, tmp_path: Pat
     asyncio.run(main())
 
 
+FREE = {"/tokenize", "/detokenize", "/v1/files", "/v1/batches", "/v1/batches/{batch_id}/cancel"}
+PAIR = {"text_1": "1+1", "text_2": "2"}
+RANKED = {"query": "1+1", "documents": ["2"]}
+PAID: dict[str, Any] = {
+    "/v1/chat/completions": body(),
+    "/v1/completions": {"model": "fake", "prompt": ["x", "y"]},
+    "/v1/responses": {"model": "fake", "input": "x"},
+    "/v1/prm/score": {"question": "1+1", "steps": ["2"]},
+    **dict.fromkeys(("/score", "/v1/score"), PAIR),
+    **dict.fromkeys(("/rerank", "/v1/rerank", "/v2/rerank"), RANKED),
+}
+
+
+@pytest.mark.usefixtures("standing_still")
+def test_every_route_that_computes_is_paid_for(tmp_path: Path) -> None:
+    app = create_app(FakeEngine(), [FakePRM()], Settings())
+    posted = {route.path for route in app.routes if isinstance(route, Route) and "POST" in (route.methods or ())}
+    assert posted == FREE | PAID.keys()
+
+    async def main() -> None:
+        async with serving(FakeEngine(), [FakePRM()], settings(tmp_path, tokens_per_hour=10**6)) as client:
+            for path, asked in PAID.items():
+                before = await spent(client)
+                response = await client.post(path, json=asked, headers=ALICE)
+                assert response.status_code == 200, response.text
+                assert await spent(client) > before, path
+
+    asyncio.run(main())
+
+
 @pytest.mark.usefixtures("standing_still")
 @pytest.mark.parametrize("stream", [False, True])
 def test_who_leaves_pays_for_what_was_generated(stream: bool, tmp_path: Path) -> None:
@@ -313,5 +348,38 @@ def test_without_limits_no_header_tells_of_any(tmp_path: Path) -> None:
                 response = await ask(client)
                 assert response.is_success
                 assert not [name for name in response.headers if name.startswith("x-ratelimit")]
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("standing_still")
+def test_a_batch_s_line_costs_its_owner_tokens_and_nothing_else(tmp_path: Path) -> None:
+    async def main() -> None:
+        engine = FakeEngine(lambda r: "word " * 50)
+        limits = settings(tmp_path, tokens_per_hour=100, requests_per_minute=2, concurrent_requests=1)
+        app = create_app(engine, (), limits)
+
+        async def line(owner: str) -> Answer:
+            return await dispatch(app, "/v1/chat/completions", orjson.dumps(body()), owner)
+
+        answers = await asyncio.gather(*(line("alice") for _ in range(4)))
+        assert [answer.status for answer in answers] == [200] * 4
+        refused = await line("alice")
+        assert refused.status == 429
+        assert refused.retry_after_s == (engine.generated - 100 + 1) * 36
+        assert (await line("bob")).status == 200
+
+    asyncio.run(main())
+
+
+def test_whose_key_was_taken_away_has_no_more_lines_answered(tmp_path: Path) -> None:
+    async def main() -> None:
+        engine = FakeEngine()
+        asked = orjson.dumps(body())
+        app = create_app(engine, (), settings(tmp_path))
+        for owner in ("carol", ""):
+            answer = await dispatch(app, "/v1/chat/completions", asked, owner)
+            assert (answer.status, orjson.loads(answer.body)["error"]["code"]) == (401, "invalid_api_key")
+        assert engine.generated == 0
 
     asyncio.run(main())
