@@ -8,6 +8,8 @@ A file from elsewhere needs a line a problem with `gold` and `samples`, each wit
 """
 
 import json
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -43,9 +45,9 @@ class Report(NamedTuple):
     notes: Sequence[str]
     data: dict[str, Any]
 
-    @property
-    def markdown(self) -> str:
-        return "\n".join([f"# {self.title}", "", *self.sheet.markdown(), "", *(f"- {note}" for note in self.notes), ""])
+    def markdown(self, command: str) -> str:
+        notes = [f"- {note}" for note in self.notes]
+        return "\n".join([f"# {self.title}", "", f"    {command}", "", *self.sheet.markdown(), "", *notes, ""])
 
 
 def command(
@@ -85,7 +87,9 @@ def command(
         else:
             report = compared(stored, load(against), choice, draws, seed)
         if out:
-            out.write_text(json.dumps(report.data, indent=1) + "\n" if out.suffix == ".json" else report.markdown)
+            command = shlex.join(["tts-bench", *sys.argv[1:]])
+            text = json.dumps(report.data, indent=1) + "\n" if out.suffix == ".json" else report.markdown(command)
+            out.write_text(text)
     except (RecordError, OSError, RuntimeError) as error:
         err.print(f"error: {error}", style="red", markup=False, highlight=False)
         raise typer.Exit(1) from None
