@@ -2,8 +2,8 @@
 
 A path is the token ids of a prompt and of all that was sampled after it. What a call's token ids begin with, what a
 chat shows, what steps a reward model reads and what a candidate says all end with some sample's path or text. Only
-hashes are kept of paths. Of samples that read the same, the one that was gone on from the least is meant, and of those
-the first.
+hashes are kept of paths. Of samples that read the same, the one that was meant the least is meant, and of those the
+first.
 """
 
 from collections import Counter
@@ -29,7 +29,8 @@ class Lineage:
         self._texts: dict[str, list[int]] = {}
         self._above: dict[int, tuple[int, ...]] = {}
         self._shown: dict[int, tuple[int, ...]] = {}
-        self._uses: Counter[tuple[str, int]] = Counter()
+        self._continuations: Counter[int] = Counter()
+        self._scorings: Counter[int] = Counter()
 
     def add(
         self, number: int, parents: tuple[int, ...], prompt: TokenIds, ids: TokenIds, text: str, stop: str, eos: bool
@@ -73,7 +74,7 @@ class Lineage:
             found = self._paths.get(hash(ids[:length]))
             if found:
                 break
-        return (self._least(found, "continued"),) if found else ()
+        return (_least(found, self._continuations),) if found else ()
 
     def shown(self, prompt: int, news: Sequence[Message], *, known: bool) -> tuple[int, ...]:
         """The samples whose texts a chat shows, without those that others of them were made from.
@@ -98,11 +99,12 @@ class Lineage:
     def scored(self, solutions: Sequence[Sequence[str]]) -> list[int | None]:
         """The sample with which each solution ends."""
         found = [self._steps.get(_chain(0, steps)) for steps in solutions]
-        return [self._least(numbers, "scored") if numbers else None for numbers in found]
+        return [_least(numbers, self._scorings) if numbers else None for numbers in found]
 
     def ends(self, candidates: Sequence[Sample]) -> list[int | None]:
         """The sample with which each candidate ends."""
-        return [self._least(found, "ended") if (found := self._ending(c)) else None for c in candidates]
+        taken: Counter[int] = Counter()
+        return [_least(found, taken) if (found := self._ending(c)) else None for c in candidates]
 
     def end(self, candidate: Sample) -> int | None:
         """The sample with which an answer ends that may be another's yet."""
@@ -119,11 +121,6 @@ class Lineage:
             found = [] if last is None else self._texts[last]
         return found
 
-    def _least(self, numbers: Sequence[int], use: str) -> int:
-        number = min(numbers, key=lambda number: self._uses[use, number])
-        self._uses[use, number] += 1
-        return number
-
     def _ancestors(self, number: int) -> Iterator[int]:
         stack, seen = [number], {number}
         while stack:
@@ -132,6 +129,13 @@ class Lineage:
                     seen.add(parent)
                     stack.append(parent)
                     yield parent
+
+
+def _least(numbers: Sequence[int], uses: Counter[int]) -> int:
+    """The number that was used the least; that is a use."""
+    number = min(numbers, key=lambda number: uses[number])
+    uses[number] += 1
+    return number
 
 
 def _chain(before: int, steps: Sequence[str]) -> int:

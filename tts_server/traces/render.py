@@ -39,8 +39,8 @@ def row(record: Record, keep: Keep) -> Row:
         record.owner,
         record.created,
         record.plan.strategy,
-        orjson.dumps(made.head(), default=str, option=orjson.OPT_NON_STR_KEYS),
-        orjson.dumps(made.body(), default=str),
+        _dumped(made.head()),
+        _dumped(made.body()),
     )
 
 
