@@ -19,6 +19,7 @@ from tts_server.logs import Private, kinds
 from tts_server.plan import Plan
 from tts_server.quotas import bill
 from tts_server.reply import Envelope, Json, chunks, completion, heartbeat
+from tts_server.traces.store import Traces
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +122,8 @@ class Reply(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         for plan in self._answer.plans:
             bill(scope, plan.account)
+        traces: Traces = scope["app"].state.traces
+        traces.record(scope, self._answer.trace_id, self._answer.plans)
         try:
             await while_connected(receive, self._send(scope, receive, send))
         except ClientLeft:
