@@ -22,7 +22,7 @@ _TEXTS = ("input_text", "output_text", "text", "reasoning_text", "summary_text",
 
 
 def _known_type(kind: Any) -> Any:
-    if kind not in _REQUIRED:
+    if not isinstance(kind, str) or kind not in _REQUIRED:
         raise PydanticCustomError(
             UNSUPPORTED,
             "items of type {kind} are not supported, only {known}",

@@ -140,7 +140,6 @@ class ResponseAnswer:
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
             "model": envelope.model,
             "output": self._output.items,
-            "usage": None,
         } | asked(self.request)
 
     def _numbered(self, event: Json) -> Json:

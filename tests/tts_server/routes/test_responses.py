@@ -476,6 +476,7 @@ REFUSED: list[tuple[Json, str]] = [
     ({"input": None}, "input"),
     ({"input": 5}, "input"),
     ({"input": ["x"]}, "input[0]"),
+    ({"input": [{"type": {}}]}, "input[0].type"),
     ({"input": [{"id": "msg_1"}]}, "input[0]"),
     ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].type"),
     ({"input": [USER, {"role": "tool", "content": "x"}]}, "input[1].role"),
