@@ -209,11 +209,22 @@ def test_a_trace_that_is_not_there() -> None:
 
 def test_a_trace_is_asked_for_by_its_id_whatever_is_in_it() -> None:
     async def main() -> None:
-        record = {"trace_id": "a/b", "events": [{"kind": "expand"}]}
+        record = {
+            "id": "a/b",
+            "created": 1.5,
+            "model": "fake",
+            "strategy": "single",
+            "status": "done",
+            "content": "redacted",
+            "calls": [{"id": 0, "started_s": 0.5, "samples": [{"id": 0, "state": "returned", "new": 1}]}],
+            "scorings": [],
+            "events": [],
+        }
         async with scripted(Reply(body=record)) as server, AsyncClient(server.url) as client:
             trace = await client.trace("a/../b?c")
             assert isinstance(trace, Trace)
             assert trace.raw == record
+            assert (trace.samples[0].state, trace.samples[0].text, trace.final) == ("returned", None, None)
             assert server.requests[0][0] == "/v1/traces/a%2F..%2Fb%3Fc"
 
     asyncio.run(main())

@@ -1,0 +1,65 @@
+"""`tts-server traces`: records on this machine, without a server."""
+
+import time
+from pathlib import Path
+
+import orjson
+import pytest
+from tracing import record_of
+from typer.testing import CliRunner
+
+from tts_server.cli import app
+from tts_server.traces.file import FILE, Writer
+from tts_server.traces.render import row
+
+RUNNER = CliRunner()
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """With three traces of two owners."""
+    writer = Writer(tmp_path / FILE, 2**20, 3600)
+    now = time.time()
+    for i, (strategy, owner) in enumerate((("single", "ada"), ("best_of_n", "bob"), ("single", "bob"))):
+        writer.add([row(record_of(strategy, id=f"trace-{i}", owner=owner, created=now), "full")])
+    writer.close()
+    return tmp_path
+
+
+def test_everything_is_exported_as_jsonl(data_dir: Path) -> None:
+    done = RUNNER.invoke(app, ["traces", "export", "--data-dir", str(data_dir)])
+    assert done.exit_code == 0, done.output
+    lines = [orjson.loads(line) for line in done.stdout.splitlines()]
+    assert [line["id"] for line in lines] == ["trace-2", "trace-1", "trace-0"]
+    assert lines[1]["calls"][0]["samples"][0]["text"]
+
+
+def test_some_are_exported_to_a_file(data_dir: Path) -> None:
+    out = data_dir / "out.jsonl"
+    options = ["--out", str(out), "--strategy", "single", "--limit", "1", "--data-dir", str(data_dir)]
+    done = RUNNER.invoke(app, ["traces", "export", *options])
+    assert done.exit_code == 0, done.output
+    assert [orjson.loads(line)["id"] for line in out.read_text().splitlines()] == ["trace-2"]
+
+
+def test_the_newest_are_listed(data_dir: Path) -> None:
+    done = RUNNER.invoke(app, ["traces", "list", "--limit", "2", "--data-dir", str(data_dir)], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    assert "trace-2" in done.stdout
+    assert "best_of_n" in done.stdout
+    assert "trace-0" not in done.stdout
+
+
+@pytest.mark.parametrize("command", ["list", "export"])
+def test_where_there_are_none_one_sentence_says_so(tmp_path: Path, command: str) -> None:
+    done = RUNNER.invoke(app, ["traces", command, "--data-dir", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "there are no traces" in done.output
+
+
+@pytest.mark.parametrize("command", ["list", "export"])
+def test_a_damaged_file_is_one_sentence(tmp_path: Path, command: str) -> None:
+    (tmp_path / FILE).write_bytes(b"no database at all" * 1000)
+    done = RUNNER.invoke(app, ["traces", command, "--data-dir", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "not a database" in done.output
