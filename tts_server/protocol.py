@@ -112,6 +112,9 @@ class SampledRequest(Sampled):
         return self.max_tokens
 
 
+_TEMPLATE_FIELDS = frozenset({"messages", "tools", "add_generation_prompt", "continue_final_message"})
+
+
 class ChatRequest(SampledRequest):
     """`POST /v1/chat/completions`."""
 
@@ -133,6 +136,15 @@ class ChatRequest(SampledRequest):
     modalities: list[str] | None = None
     prediction: JsonValue = None
     web_search_options: JsonValue = None
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _own_variables(cls, variables: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
+        if taken := sorted(_TEMPLATE_FIELDS & set(variables or ())):
+            raise PydanticCustomError(
+                "value", "chat_template_kwargs cannot set {name}, which has its own field", {"name": taken[0]}
+            )
+        return variables
 
     @model_validator(mode="after")
     def _hangs_together(self) -> "ChatRequest":

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from serving import ask, serving
 
 from prm import FakePRM
@@ -317,3 +318,10 @@ def test_accepted(fields: dict[str, Any]) -> None:
             assert response.status_code == 200, response.text
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["tools", "messages", "add_generation_prompt", "continue_final_message"])
+def test_a_template_variable_with_a_field_of_its_own_is_refused(name: str) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "chat_template_kwargs": {name: True}}
+    with pytest.raises(ValidationError, match=f"chat_template_kwargs cannot set {name}"):
+        ChatRequest.model_validate(body)
