@@ -10,7 +10,7 @@ from typing import Annotated
 import orjson
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from tts_server.config import ConfigError, load
 from tts_server.traces import view
@@ -32,7 +32,9 @@ def list_traces(
     config: Config = None,
 ) -> None:
     """Lists the newest searches: when, how, and what they cost."""
-    table = Table("id", "when", "strategy", "status", "samples", "tokens", "PRM tokens", "seconds")
+    table = Table(
+        Column("id", no_wrap=True), "when", "strategy", "status", "samples", "tokens", "PRM tokens", "seconds"
+    )
     try:
         for stored in _reader(data_dir, config).page(None, limit, strategy=strategy):
             head = orjson.loads(stored.head)
