@@ -15,6 +15,8 @@ from served import served
 
 from bench.harnesses.compare import read_log
 from bench.records import Record, read_records
+from tts_server.engines.fake import encode
+from tts_server.engines.fake_tokens import prompt_logprobs
 
 ROOT = Path(__file__).parents[2]
 PYTHON = os.environ.get("HARNESS_PYTHON", sys.executable)
@@ -83,6 +85,42 @@ def test_lm_evaluation_harness_asks_for_a_strategy_in_its_gen_kwargs(url: str, d
     )  # fmt: skip
     (log,) = (data / "lm").rglob("samples_*.jsonl")
     agree(log, ours(url, data, "--strategy", "best_of_n", "--n", "4"), "boxed")
+
+
+def test_lm_evaluation_harness_reads_the_likelihood_of_given_answers(url: str, tmp_path: Path) -> None:
+    needs("lm_eval", "lm-eval[api]")
+    rows = [{"question": f"Is {i} even?", "choices": ["yes it is", "no it is not"], "label": i % 2} for i in range(4)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = {
+        "task": "tts_choices",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "rows.jsonl")}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{question}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "{{label}}",
+        "metric_list": [{"metric": "acc"}],
+    }
+    (tmp_path / "tts_choices.yaml").write_text(json.dumps(task))
+    # Without a tokenizer of its own it asks the server's.
+    model = f"model=fake,base_url={url}/v1/completions,num_concurrent=2"
+    ran(
+        [
+            PYTHON, "-m", "lm_eval", "run", "--model", "local-completions", "--model_args", model, "--include_path",
+            str(tmp_path), "--tasks", "tts_choices", "--log_samples", "--output_path", str(tmp_path / "lm"),
+        ],
+        tmp_path,
+    )  # fmt: skip
+    (log,) = (tmp_path / "lm").rglob("samples_*.jsonl")
+    read = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(read) == len(rows)
+    for sample in read:
+        for choice, answer in zip(sample["doc"]["choices"], sample["filtered_resps"], strict=True):
+            context = encode(sample["doc"]["question"])
+            entries = prompt_logprobs((*context, *encode(f" {choice}")), 1)[len(context) - 1 :]
+            assert float(answer[0]) == pytest.approx(sum(entry.logprob for entry in entries))
+            assert str(answer[1]) == str(all(entry.top[0].token == entry.token for entry in entries))
 
 
 def test_inspect_asks_for_a_strategy_by_the_models_alias(url: str, data: Path) -> None:
