@@ -32,19 +32,20 @@ def list_traces(
     config: Config = None,
 ) -> None:
     """Lists the newest searches: when, how, and what they cost."""
-    table = Table(
-        Column("id", no_wrap=True), "when", "strategy", "status", "samples", "tokens", "PRM tokens", "seconds"
-    )
+    whole = [Column(name, no_wrap=True) for name in ("id", "when", "strategy", "status")]
+    table = Table(*whole, "samples", "tokens", "scored", "s", box=None)
     try:
         for stored in _reader(data_dir, config).page(None, limit, strategy=strategy):
             head = orjson.loads(stored.head)
             usage = head["usage"]
-            when = datetime.fromtimestamp(head["created"], UTC).isoformat(" ", "seconds")
+            when = f"{datetime.fromtimestamp(head['created'], UTC):%Y-%m-%d %H:%MZ}"
             cost = (usage["samples"], usage["completion_tokens"], usage["prm_tokens"], round(head["duration_s"], 2))
             table.add_row(head["id"], when, head["strategy"], head["status"], *map(str, cost))
     except (ConfigError, sqlite3.Error) as error:
         raise _failed(error) from None
-    Console().print(table)
+    console = Console()
+    # A trace is asked for by its whole id, also where the lines are longer than the terminal is wide.
+    console.print(table, width=max(console.width, 120), soft_wrap=True)
 
 
 @app.command()

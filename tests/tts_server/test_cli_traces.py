@@ -48,7 +48,8 @@ def test_the_newest_are_listed(data_dir: Path) -> None:
     assert done.exit_code == 0, done.output
     assert LONG in done.stdout
     assert "trace-1 " in done.stdout
-    assert "trace-0" not in done.stdout
+    assert "trace-0 " not in done.stdout
+    assert "best_of_n" in done.stdout
 
 
 @pytest.mark.parametrize("command", ["list", "export"])
