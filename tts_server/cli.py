@@ -59,6 +59,7 @@ def serve(
     from tts_server.app import build_engine, build_prms, create_app  # noqa: PLC0415
     from tts_server.catalog import CatalogError  # noqa: PLC0415
     from tts_server.errors import APIError  # noqa: PLC0415
+    from tts_server.server import new_event_loop  # noqa: PLC0415
     from tts_server.server import serve as run  # noqa: PLC0415
 
     try:
@@ -79,7 +80,8 @@ def serve(
         log_to_console(settings)
         chosen = build_engine(settings)
         application = create_app(chosen, build_prms(settings, chosen), settings)
-        asyncio.run(run(application, settings, lambda url: say_ready(url, settings, chosen.model)))
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(run(application, settings, lambda url: say_ready(url, settings, chosen.model)))
     except (ConfigError, CatalogError, APIError) as error:
         raise fail(error) from None
     except (asyncio.CancelledError, KeyboardInterrupt):

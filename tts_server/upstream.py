@@ -17,6 +17,7 @@ import httpx
 import orjson
 
 from tts_server.errors import APIError, EngineUnavailable, UpstreamError
+from tts_server.lane import Lane
 from tts_server.upstream_errors import broken_off, refusal, retry_after
 
 MAX_LINE = 8 * 2**20
@@ -26,7 +27,6 @@ MAX_RETRY_WAIT_S = 30.0
 IDLE_S = 60.0
 """An unused connection is closed after this."""
 
-_LIMITS = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE_S)
 _DRAIN_S = 1.0
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -63,30 +63,28 @@ class Upstream:
             raise ValueError(f"The upstream's URL is none: {error}.") from None
         if base.scheme not in ("http", "https") or not base.host:
             raise ValueError(f"The upstream's URL must be http:// or https:// and a host, not {url!r}.")
+        if api_key and not (api_key.isascii() and api_key.isprintable()):
+            raise ValueError("The upstream's API key holds what no header can carry.")
         self.healthy = True
         """False from a failure to connect until the next answer."""
         self.origin = f"{base.scheme}://{base.netloc.decode()}"
-        self._url = str(base).rstrip("/")
-        self._urls: dict[str, httpx.URL] = {}
-        self._key = api_key
-        self._headers = httpx.Headers(
-            {
-                "host": base.netloc.decode(),
-                "accept": "application/json, text/event-stream",
-                "accept-encoding": "identity",
-                "content-type": "application/json",
-                **({"authorization": f"Bearer {api_key}"} if api_key else {}),
-            }
+        self._lines = (
+            f"host: {base.netloc.decode()}\r\naccept: application/json, text/event-stream\r\n"
+            "accept-encoding: identity\r\ncontent-type: application/json\r\n"
+            + (f"authorization: Bearer {api_key}\r\n" if api_key else "")
         )
-        timeout = httpx.Timeout(read_timeout_s, connect=connect_timeout_s, pool=None)
-        self._extensions = {"timeout": timeout.as_dict()}
+        self._key = api_key
+        self._base = base
+        self._path = base.raw_path.decode("ascii").rstrip("/")
+        self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
         self._retries = retries
         self._backoff_s = backoff_s
         # Reading the certificates takes time, and plain HTTP needs none.
         secure = base.scheme == "https"
         self._ssl = httpx.create_ssl_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._idle: deque[tuple[float, httpx.AsyncHTTPTransport]] = deque()
-        self._busy: set[httpx.AsyncHTTPTransport] = set()
+        self._idle: deque[tuple[float, Lane]] = deque()
+        self._busy: set[Lane] = set()
         self._closed = False
 
     async def get(self, path: str, *, retries: int | None = None) -> Any:
@@ -111,10 +109,9 @@ class Upstream:
         Raises:
             APIError: as for `get`; also an error that the upstream reports, or a cut, in the middle of its stream.
         """
-        lane, response = await self._open("POST", path, _dump(body), None)
+        lane = await self._open("POST", path, _dump(body), None)
         try:
-            pieces = aiter(_stream(response))
-            async with aclosing(_data(pieces)) as lines:
+            async with aclosing(lane.pieces()) as pieces, aclosing(_data(pieces)) as lines:
                 async for data in lines:
                     if data == b"[DONE]":
                         await _drain(pieces)
@@ -125,41 +122,40 @@ class Upstream:
         except httpx.TransportError as error:
             raise UpstreamError(f"The upstream cut its answer short ({type(error).__name__}).") from error
         finally:
-            await self._release(lane, response)
+            self._release(lane)
 
     async def trim(self) -> None:
         """Closes the connections that nothing has used for a while."""
         oldest = time.monotonic() - IDLE_S
         while self._idle and self._idle[0][0] < oldest:
-            await self._idle.popleft()[1].aclose()
+            self._idle.popleft()[1].close()
 
     async def close(self) -> None:
         """Closes every connection; calls under way fail."""
         self._closed = True
         self.healthy = False
         for lane in [*self._busy, *(lane for _, lane in self._idle)]:
-            await lane.aclose()
+            lane.close()
         self._idle.clear()
 
     async def _json(self, method: str, path: str, content: bytes, retries: int | None) -> Any:
-        lane, response = await self._open(method, path, content, retries)
+        lane = await self._open(method, path, content, retries)
         try:
-            return orjson.loads(await _read(response))
+            return orjson.loads(await _read(lane))
         except orjson.JSONDecodeError:
             raise UpstreamError(f"The upstream's answer to {path} is not JSON.") from None
         except httpx.TransportError as error:
             raise UpstreamError(f"The upstream cut its answer short ({type(error).__name__}).") from error
         finally:
-            await self._release(lane, response)
+            self._release(lane)
 
-    async def _open(
-        self, method: str, path: str, content: bytes, retries: int | None
-    ) -> tuple[httpx.AsyncHTTPTransport, httpx.Response]:
+    async def _open(self, method: str, path: str, content: bytes, retries: int | None) -> Lane:
         """Sends until there is an answer with status 200, or no hope of one."""
-        url = self._urls.get(path) or self._urls.setdefault(path, httpx.URL(self._url + path))
+        target = self._path + path
+        head = f"{method} {target} HTTP/1.1\r\n{self._lines}content-length: {len(content)}\r\n\r\n"
         for left in range(self._retries if retries is None else retries, -1, -1):
             try:
-                return await self._send(method, url, content)
+                return await self._send(head.encode("latin-1") + content)
             except _Again as failure:
                 wait = self._backoff(left) if failure.wait_s is None else failure.wait_s
                 if not left or wait > MAX_RETRY_WAIT_S:
@@ -170,48 +166,44 @@ class Upstream:
     def _backoff(self, left: int) -> float:
         return self._backoff_s * 2.0 ** (self._retries - left) * random.uniform(0.75, 1.25)
 
-    async def _send(
-        self, method: str, url: httpx.URL, content: bytes
-    ) -> tuple[httpx.AsyncHTTPTransport, httpx.Response]:
-        request = httpx.Request(method, url, headers=self._headers, content=content, extensions=self._extensions)
+    async def _send(self, request: bytes) -> Lane:
         lane = self._take()
         try:
-            response = await lane.handle_async_request(request)
+            await lane.ask(request)
         except BaseException as error:
             self._busy.discard(lane)
-            await lane.aclose()
+            lane.close()
             if isinstance(error, httpx.TransportError):
                 raise self._unanswered(error) from error
             raise
         self.healthy = True
-        if response.status_code == 200:
-            return lane, response
+        if lane.status == 200:
+            return lane
         try:
-            body = await _read(response)
+            body = await _read(lane)
         except httpx.TransportError as error:
             raise _Again(UpstreamError("The upstream cut its error short.")) from error
         finally:
-            await self._release(lane, response)
-        failure = refusal(response.status_code, response.headers, body, self._key)
-        raise _Again(failure, retry_after(response.headers)) if response.status_code in _RETRIED else failure
+            self._release(lane)
+        failure = refusal(lane.status, lane.headers, body, self._key)
+        raise _Again(failure, retry_after(lane.headers)) if lane.status in _RETRIED else failure
 
-    def _take(self) -> httpx.AsyncHTTPTransport:
-        # One transport a connection: a shared httpx pool looks at all its connections twice a request, which at some
-        # hundred concurrent streams costs more than the request itself.
+    def _take(self) -> Lane:
         if self._closed:
             raise EngineUnavailable("The connection to the upstream is closed.")
-        lane = self._idle.pop()[1] if self._idle else httpx.AsyncHTTPTransport(verify=self._ssl, limits=_LIMITS)
+        if self._idle:
+            lane = self._idle.pop()[1]
+        else:
+            lane = Lane(self._base, self._ssl, self._connect_timeout_s, self._read_timeout_s)
         self._busy.add(lane)
         return lane
 
-    async def _release(self, lane: httpx.AsyncHTTPTransport, response: httpx.Response) -> None:
-        """Gives the connection back; one whose answer was not read to the end is closed first."""
-        try:
-            await response.aclose()
-        finally:
-            self._busy.discard(lane)
-            if not self._closed:
-                self._idle.append((time.monotonic(), lane))
+    def _release(self, lane: Lane) -> None:
+        """Gives the connection back; one whose answer was not read to the end is closed."""
+        lane.finish()
+        self._busy.discard(lane)
+        if not self._closed:
+            self._idle.append((time.monotonic(), lane))
 
     def _unanswered(self, error: httpx.TransportError) -> Exception:
         kind = type(error).__name__
@@ -239,15 +231,9 @@ def _dump(body: Mapping[str, Any]) -> bytes:
     return orjson.dumps(body, default=dict, option=orjson.OPT_NON_STR_KEYS)
 
 
-def _stream(response: httpx.Response) -> httpx.AsyncByteStream:
-    if not isinstance(response.stream, httpx.AsyncByteStream):
-        raise TypeError("an asynchronous transport gave a synchronous stream")
-    return response.stream
-
-
-async def _read(response: httpx.Response) -> bytes:
+async def _read(lane: Lane) -> bytes:
     body = bytearray()
-    async for piece in _stream(response):
+    async for piece in lane.pieces():
         body += piece
         if len(body) > MAX_LINE:
             raise UpstreamError(f"The upstream's answer is longer than {MAX_LINE} bytes.")
