@@ -107,7 +107,8 @@ class RemoteReader:
         ids, tag = layout.token_ids, layout.token_ids[-1]
         told = range(len(ids)) if self._shape == "all" else [i for i, token in enumerate(ids) if token == tag]
         if len(rows) != len(told):
-            raise PRMError(f"the server told {len(rows)} rows where there are {len(told)}")
+            tag_id = f"; is its step_tag_id {tag}, the family's?" if self._shape == "step" else ""
+            raise PRMError(f"the server told {len(rows)} rows where there are {len(told)}{tag_id}")
         row_of = dict(zip(told, rows, strict=True))
         return tuple(score(self._head, row_of[end]) for end in layout.ends)
 
