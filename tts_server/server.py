@@ -1,6 +1,7 @@
 """The process: an engine and the HTTP server around it, from start to the last drained request."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -104,6 +105,9 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
+            # What start-up made stays: to look through it again and again would hold every request up for long.
+            gc.collect()
+            gc.freeze()
             self._on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
