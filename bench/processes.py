@@ -22,9 +22,14 @@ def free_port() -> int:
 
 @contextmanager
 def running(
-    command: Sequence[str], port: int, log: Path, env: Mapping[str, str] | None = None, timeout_s: float = 300
+    command: Sequence[str],
+    port: int,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    timeout_s: float = 300,
+    ready: str = "/health",
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server that answers `/health` on `port`; its whole process group ends with the block.
+    """A server that answers `ready` on `port` with 200; its whole process group ends with the block.
 
     Raises:
         RuntimeError: it died or did not answer in time; the end of its log is in the message.
@@ -34,7 +39,7 @@ def running(
             command, stdout=sink, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}, start_new_session=True
         )
     try:
-        _await_health(process, port, log, timeout_s)
+        _await_ready(process, f"http://127.0.0.1:{port}{ready}", log, timeout_s)
         yield process
     finally:
         end(process)
@@ -56,13 +61,13 @@ def tts_server(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "tts_server.cli", "serve", *arguments]
 
 
-def _await_health(process: "subprocess.Popen[bytes]", port: int, log: Path, timeout_s: float) -> None:
+def _await_ready(process: "subprocess.Popen[bytes]", url: str, log: Path, timeout_s: float) -> None:
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:
         if process.poll() is not None:
             break
         try:
-            if httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == 200:
+            if httpx.get(url, timeout=2).status_code == 200:
                 return
         except httpx.HTTPError:
             pass

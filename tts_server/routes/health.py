@@ -8,7 +8,7 @@ from tts_server.service import Service
 router = APIRouter()
 
 
-@router.get("/health")
+@router.get("/health", response_class=Response)
 async def health(request: Request) -> Response:
     """Empty, as probes expect it; 503 while the engine is down."""
     service: Service = request.app.state.service
