@@ -95,6 +95,8 @@ class _Lane(asyncio.Protocol):
         self._come = bytearray()
         self._ends = 0
         """Bytes of the whole answer; -1 where its last chunk tells, -2 where the connection's end does."""
+        self._stays = True
+        """Whether the server keeps the connection behind its answer."""
 
     async def ask(self, request: bytes) -> bytes:
         loop = asyncio.get_running_loop()
@@ -120,6 +122,9 @@ class _Lane(asyncio.Protocol):
         self._come += data
         if not self._ends:
             self._ends = _end_of(self._come)
+            self._stays = (
+                not self._come.startswith(b"HTTP/1.0") and b"connection: close" not in self._come[:512].lower()
+            )
         if (self._ends == -1 and self._come.endswith(b"\r\n0\r\n\r\n")) or 0 < self._ends <= len(self._come):
             self._settle()
 
@@ -131,6 +136,8 @@ class _Lane(asyncio.Protocol):
             self._answer.set_exception(WrongAnswer("the server closed the connection before its answer"))
 
     def _settle(self) -> None:
+        if not self._stays:
+            self.close()
         if self._answer and not self._answer.done():
             self._answer.set_result(bytes(self._come))
 
