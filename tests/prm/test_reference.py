@@ -73,14 +73,16 @@ def test_what_fails_there_is_said_here(tmp_path: Path, monkeypatch: pytest.Monke
 def test_cancelling_ends_the_process(saved: Saved) -> None:
     psutil: Any = pytest.importorskip("psutil")
     weights = Weights(str(saved("qwen_math")), {}, Classes(right=1))
+    # Other tests of this process leave children that live as long as it does.
+    before = set(psutil.Process().children())
 
     async def main() -> None:
         asking = asyncio.create_task(reference_scores(weights, []))
-        while not psutil.Process().children():  # noqa: ASYNC110
+        while set(psutil.Process().children()) <= before:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         assert asking.cancelled()
-        assert not psutil.Process().children()
+        assert set(psutil.Process().children()) <= before
 
     asyncio.run(main())
