@@ -16,7 +16,7 @@ from tts_server.handlers import invalid
     [
         ("GET", "/", 404, "not_found", "There is nothing at '/'."),
         ("GET", "/v1/nothing", 404, "not_found", "There is nothing at '/v1/nothing'."),
-        ("POST", "/v1/responses", 404, "not_found", "There is nothing at '/v1/responses'."),
+        ("POST", "/v1/nothing", 404, "not_found", "There is nothing at '/v1/nothing'."),
         ("GET", "/" + "x" * 5000, 404, "not_found", f"There is nothing at '/{'x' * 79}…'."),
         ("GET", "/v1/chat/completions", 405, "method_not_allowed", "GET is not allowed at /v1/chat/completions."),
         ("OPTIONS", "/v1/models", 405, "method_not_allowed", "OPTIONS is not allowed at /v1/models."),
