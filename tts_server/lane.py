@@ -6,8 +6,7 @@ over a short answer than all the rest of the server. What goes wrong is said wit
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator
 from typing import cast
 
 import httptools
@@ -138,8 +137,15 @@ class Lane(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        with self._parsing():
+        if self._complete:
+            # Nobody asked for more.
+            self.close()
+            return
+        try:
             self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._error = httpx.RemoteProtocolError(str(error))
+            self.close()
         if self._waiting > _FULL and not self._paused and self._transport:
             self._paused = True
             self._transport.pause_reading()
@@ -152,14 +158,6 @@ class Lane(asyncio.Protocol):
         elif not self._complete:
             self._error = self._error or httpx.RemoteProtocolError("the connection was closed")
         self._tell()
-
-    @contextmanager
-    def _parsing(self) -> Generator[None, None, None]:
-        try:
-            yield
-        except httptools.HttpParserError as error:
-            self._error = httpx.RemoteProtocolError(str(error))
-            self.close()
 
     @property
     def _ends_with_connection(self) -> bool:
