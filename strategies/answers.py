@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 
 from strategies import symbolic
 from strategies.normal_forms import (
@@ -64,6 +65,7 @@ class Exact(str):
     __slots__ = ()
 
 
+@lru_cache(256)
 def extract(text: str, *, truncated: bool = False) -> str | None:
     r"""The answer that a solution gives: its last \boxed{}, else what its last marker names, else its last number.
 

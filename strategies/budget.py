@@ -10,6 +10,7 @@ from typing import Literal
 from prm import Aggregation, OnTokens, ProcessRewardModel, StepScores
 from prm.base import check_scores
 from strategies.base import Chunk, Engine, Event, Prompt, Sampling, TokenIds
+from strategies.latency import CallTimer, Latency, ScoringTimer
 from strategies.trace import Recorder
 
 StopReason = Literal["max_samples", "max_tokens", "max_prm_tokens", "deadline"]
@@ -65,6 +66,8 @@ class Account:
     started: float = field(default_factory=time.monotonic)
     recorder: Recorder | None = None
     """Sees what the search does, where a record of it is kept."""
+    latency: Latency = field(default_factory=Latency)
+    """What generating and scoring take at the moment; learns from what this account pays for."""
 
     @property
     def wall_s(self) -> float:
@@ -126,7 +129,14 @@ class MeteredEngine:
         self.continues = engine.continues
 
     async def encode(self, prompt: Prompt) -> TokenIds:
-        return await self._engine.encode(prompt)
+        account = self._account
+        try:
+            async with asyncio.timeout(account.seconds_left):
+                return await self._engine.encode(prompt)
+        except TimeoutError:
+            if account.seconds_left == 0:
+                raise account.stop("deadline") from None
+            raise
 
     async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
         account, usage = self._account, self._account.usage
@@ -134,9 +144,11 @@ class MeteredEngine:
         first_call = usage.samples == 0
         usage.samples += n
         growing = set(range(n))
+        timer = CallTimer(account.latency.engine, whole=first_call and not prompt.token_ids)
         with account.recorder.call(prompt, sampling, n) if account.recorder else nullcontext() as note:
             async with aclosing(self._engine.generate(prompt, sampling, n)) as chunks:
                 while growing and not account.spent() and (chunk := await self._next(chunks, len(growing), n)):
+                    timer.grown(chunk)
                     if first_call and chunk.prompt_tokens:
                         usage.prompt_tokens, usage.cached_tokens = chunk.prompt_tokens, chunk.cached_tokens
                         first_call = False
@@ -155,11 +167,15 @@ class MeteredEngine:
                     if note:
                         note(cut)
                     yield cut
+            timer.ended()
 
     async def _next(self, chunks: AsyncGenerator[Chunk, None], growing: int, n: int) -> Chunk | None:
         """The next chunk of a call of whose n samples so many grow; None if the deadline comes first."""
+        left = self._account.seconds_left
         try:
-            async with asyncio.timeout(self._account.seconds_left):
+            if left is None:
+                return await anext(chunks)
+            async with asyncio.timeout(left):
                 return await anext(chunks)
         except TimeoutError:
             if not self._account.spent():
@@ -197,8 +213,10 @@ class MeteredPRM:
             raise account.stop(reason)
         account.usage.prm_calls += 1
         with account.recorder.scoring(solutions) if account.recorder else nullcontext() as record:
+            timer = ScoringTimer(account.latency.prm)
 
             def pay(tokens: int) -> None:
+                timer.tokens += tokens
                 account.usage.prm_tokens += tokens
                 if record:
                     record.tokens += tokens
@@ -206,8 +224,9 @@ class MeteredPRM:
                     on_tokens(tokens)
 
             try:
-                async with asyncio.timeout(account.seconds_left):
-                    results = await self._prm.score(question, solutions, on_tokens=pay)
+                with timer:
+                    async with asyncio.timeout(account.seconds_left):
+                        results = await self._prm.score(question, solutions, on_tokens=pay)
             except TimeoutError:
                 if account.seconds_left == 0:
                     raise account.stop("deadline") from None

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal
 
 MAX_LENGTH = 500
@@ -166,8 +167,9 @@ def render(form: Form, read: Mapping[str, str | None]) -> str:
     return (read[form.key] or form.key.lower()) if form.symbolic else form.key
 
 
+@lru_cache(4096)
 def parse(answer: str) -> Form:
-    """The form of an answer."""
+    """The form of an answer; kept, because most answers of a vote are the same."""
     if len(answer) > MAX_LENGTH:
         return Value(_words(answer))
     return _form(clean(answer))

@@ -19,18 +19,35 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         ClientLeft: the client left before the work was done.
     """
-    task, gone = asyncio.create_task(work), asyncio.create_task(_disconnected(receive))
+    worker = asyncio.current_task()
+    if worker is None:
+        raise RuntimeError("there is no task to cancel")
+    watch, before = _Watch(receive, worker), worker.cancelling()
+    watching = asyncio.create_task(watch.run())
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return await work
+    except asyncio.CancelledError:
+        # The server may end the request at the same time, which counts for more.
+        if watch.left and worker.cancelling() == before + 1:
+            raise ClientLeft from None
+        raise
     finally:
-        task.cancel()
-        gone.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
-    if task.cancelled():
-        raise ClientLeft
-    return task.result()
+        if watch.left:
+            worker.uncancel()
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+class _Watch:
+    """Cancels a task when its client leaves."""
+
+    def __init__(self, receive: Receive, worker: asyncio.Task[Any]) -> None:
+        self.left = False
+        self._receive = receive
+        self._worker = worker
+
+    async def run(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.left = True
+        self._worker.cancel()

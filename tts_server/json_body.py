@@ -1,15 +1,30 @@
 """JSON bodies as the standard has them: no NaN, no lone surrogates, no bottomless nesting."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import orjson
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import request_response
 
 
 class JSONRoute(APIRoute):
-    """A route whose body is parsed by orjson: what Python's own parser lets through breaks later, as a 500."""
+    """A route whose body is parsed by orjson: what Python's own parser lets through breaks later, as a 500.
+
+    An endpoint that takes the request and one body and makes its response itself, in the very words
+    `(request: Request, body: Model) -> Response`, is called at once: what FastAPI does to find that out anew for each
+    request takes a tenth of a short answer's time.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        match endpoint.__annotations__:
+            case {"request": _, "body": model, "return": answer, **others} if answer is Response and not others:
+                self.app = request_response(_direct(endpoint, model))
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -18,6 +33,34 @@ class JSONRoute(APIRoute):
             return await handle(_JSONRequest(request.scope, request.receive))
 
         return strictly
+
+
+def _direct(
+    endpoint: Callable[[Request, BaseModel], Awaitable[Response]], model: type[BaseModel]
+) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        return await endpoint(request, await _body(request, model))
+
+    return answer
+
+
+async def _body(request: Request, model: type[BaseModel]) -> BaseModel:
+    """The body, with FastAPI's errors where it is none."""
+    try:
+        data = await request.body()
+        said = orjson.loads(data) if data else None
+    except orjson.JSONDecodeError as error:
+        wrong = {"type": "json_invalid", "loc": ("body", error.pos), "msg": "JSON decode error", "input": {}}
+        raise RequestValidationError([wrong | {"ctx": {"error": error.msg}}], body=error.doc) from error
+    except Exception as error:
+        raise HTTPException(400, "There was an error parsing the body") from error
+    if said is None:
+        raise RequestValidationError([{"type": "missing", "loc": ("body",), "msg": "Field required", "input": None}])
+    try:
+        return model.model_validate(said)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in found], body=said) from error
 
 
 class _JSONRequest(Request):

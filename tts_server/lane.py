@@ -115,16 +115,20 @@ class Lane(asyncio.Protocol):
             httpx.TransportError: the connection's end has come, or nothing for too long.
         """
         if self._error is None:
-            self._news = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            self._news = loop.create_future()
+            late = loop.call_later(self._read_timeout_s, self._give_up)
             try:
-                async with asyncio.timeout(self._read_timeout_s):
-                    await self._news
-            except TimeoutError as error:
-                raise httpx.ReadTimeout("") from error
+                await self._news
             finally:
+                late.cancel()
                 self._news = None
         if self._error is not None and not (self._body or self._complete):
             raise self._error
+
+    def _give_up(self) -> None:
+        self._error = self._error or httpx.ReadTimeout("")
+        self._tell()
 
     def _tell(self) -> None:
         if self._news and not self._news.done():

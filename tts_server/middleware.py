@@ -1,7 +1,6 @@
 """What every request passes before a route: its id, its key and that key's quota, its size, and the server's room."""
 
 import asyncio
-import uuid
 from collections.abc import Mapping
 from contextlib import nullcontext
 
@@ -20,6 +19,7 @@ from tts_server.errors import (
     translate,
 )
 from tts_server.handlers import error_response
+from tts_server.ids import unique
 from tts_server.keys import Keys
 from tts_server.load import Load
 from tts_server.quotas import Quota, cost
@@ -47,7 +47,7 @@ class RequestId:
             return
         sent = Headers(scope=scope).get("x-request-id", "")
         # What comes back in a header is bounded and printable.
-        request_id = sent if sent.isascii() and sent.isprintable() and 0 < len(sent) <= 128 else uuid.uuid4().hex
+        request_id = sent if sent.isascii() and sent.isprintable() and 0 < len(sent) <= 128 else unique()
         scope.setdefault("state", {})["request_id"] = request_id
 
         begun = False

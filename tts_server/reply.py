@@ -1,7 +1,6 @@
 """Events to OpenAI's answer: one body, or chunks. Both come from the same events; nothing is rendered twice."""
 
 import time
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from strategies.budget import Account, Usage
 from strategies.thinking import answer_tokens
 from tts_server.errors import translate
 from tts_server.forms import Form
+from tts_server.ids import unique
 from tts_server.voice import Said, Voice, message, reasoning
 
 Json = dict[str, Any]
@@ -33,8 +33,8 @@ class Envelope:
     logprobs: bool = False
     return_candidates: bool = False
     include_usage: bool = False
-    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
-    trace_id: str = field(default_factory=lambda: f"trace-{uuid.uuid4().hex}")
+    id: str = field(default_factory=lambda: f"chatcmpl-{unique()}")
+    trace_id: str = field(default_factory=lambda: f"trace-{unique()}")
     created: int = field(default_factory=lambda: int(time.time()))
 
     def body(

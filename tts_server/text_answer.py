@@ -1,7 +1,6 @@
 """Events to OpenAI's answer to `/v1/completions`: one body, or chunks, from the same pieces."""
 
 import time
-import uuid
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 from strategies.base import Delta, Event, Final, Sample, TokenLogprob
 from strategies.budget import Usage
 from tts_server.errors import APIError, Timeout
+from tts_server.ids import unique
 from tts_server.merged import merged
 from tts_server.plan import Plan
 from tts_server.plan_text import PromptPlan
@@ -32,8 +32,8 @@ class TextAnswer:
     typed = False
 
     def __init__(self, prompts: Sequence[PromptPlan], request: CompletionRequest) -> None:
-        self.id = f"cmpl-{uuid.uuid4().hex}"
-        self.trace_id = f"trace-{uuid.uuid4().hex}"
+        self.id = f"cmpl-{unique()}"
+        self.trace_id = f"trace-{unique()}"
         self._prompts = prompts
         self._request = request
         self._n = request.n or 1

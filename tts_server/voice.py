@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 from strategies.base import Chunk, Sample, TokenLogprob
 from strategies.thinking import Splitter, split
 from tts_server.call_readers import Piece, Plain, Reader
 from tts_server.forms import Form
+from tts_server.ids import unique
 
 Json = dict[str, Any]
 
@@ -89,7 +89,7 @@ class Voice:
         self.calls = True
         call: Json = {"index": piece.call, "function": {"arguments": piece.arguments}}
         if piece.name is not None:
-            call |= {"id": f"call_{uuid4().hex[:24]}", "type": "function"}
+            call |= {"id": f"call_{unique()[:24]}", "type": "function"}
             call["function"] = {"name": piece.name, "arguments": piece.arguments}
         return {"tool_calls": [call]}
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 from typing import Any, Literal, TypeVar
-from uuid import uuid4
 
+from tts_server.ids import unique
 from tts_server.protocol_items import packed
 from tts_server.reply import token_logprob
 from tts_server.voice import Said
@@ -20,7 +20,7 @@ class _Item:
 
     def __init__(self, index: int) -> None:
         self.status: Status = "in_progress"
-        self._id = f"{self.prefix}_{uuid4().hex}"
+        self._id = f"{self.prefix}_{unique()}"
         self._index = index
 
     def body(self) -> Json:

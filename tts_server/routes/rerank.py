@@ -1,7 +1,6 @@
 """`POST /score` and `POST /rerank`: reward models as rerankers, whose documents are solutions of the question asked."""
 
 import time
-import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -13,6 +12,7 @@ from prm import PRMInputError, ProcessRewardModel, aggregate
 from strategies.budget import Account
 from tts_server.connection import ClientLeft, while_connected
 from tts_server.errors import InvalidRequest, ModelNotFound
+from tts_server.ids import unique
 from tts_server.json_body import JSONRoute
 from tts_server.protocol_prm import ScoreItem
 from tts_server.protocol_rerank import JudgingRequest, PairsRequest, RerankRequest, score_item
@@ -102,4 +102,4 @@ def _usage(account: Account) -> dict[str, int]:
 
 
 def _id(kind: str) -> str:
-    return f"{kind}-{uuid.uuid4().hex}"
+    return f"{kind}-{unique()}"

@@ -1,10 +1,9 @@
 """`POST /v1/responses`."""
 
-import uuid
-
 from fastapi import APIRouter, Request, Response
 
 from tts_server.errors import APIError
+from tts_server.ids import unique
 from tts_server.json_body import JSONRoute
 from tts_server.lifetime import Reply
 from tts_server.plan import Plan, plan
@@ -28,7 +27,7 @@ async def respond(request: Request, body: ResponsesRequest) -> Response:
         form=planned.form,
         logprobs=body.logprobs,
         return_candidates=bool(body.tts and body.tts.return_candidates),
-        id=f"resp_{uuid.uuid4().hex}",
+        id=f"resp_{unique()}",
     )
     return Reply(ResponseAnswer(planned, envelope, body), bool(body.stream))
 

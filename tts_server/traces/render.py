@@ -1,14 +1,14 @@
 """A record as JSON: `head` says what was asked and what it cost, `body` what was done. Texts only where they may be."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 import orjson
 
 import strategies
 from strategies.base import Candidate, Final, Incumbent, Progress, Prompt, Sampling
-from strategies.budget import BudgetSpent
+from strategies.budget import Budget, BudgetSpent, Usage
 from strategies.trace import CallRecord, SampleRecord, ScoringRecord
 from tts_server.errors import translate
 from tts_server.traces.recording import Record
@@ -16,7 +16,8 @@ from tts_server.traces.recording import Record
 Json = dict[str, Any]
 Keep = Literal["redacted", "full"]
 _NUMBERS = (bool, int, float, type(None))
-_SAMPLING = tuple(field.name for field in fields(Sampling))
+_SAMPLING, _BUDGET, _USAGE = (tuple(field.name for field in fields(kind)) for kind in (Sampling, Budget, Usage))
+_PLAIN = Sampling()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class _Rendered:
         self._record = record
         self._keep = keep
         self._full = keep == "full"
-        self._texts = [sample.text for call in record.recorder.calls for sample in call.samples]
+        self._texts = [sample.text for call in record.recorder.calls for sample in call.samples] if self._full else []
 
     def head(self) -> Json:
         record, plan = self._record, self._record.plan
@@ -64,13 +65,15 @@ class _Rendered:
             "options": self._options(),
             "prm": plan.prm,
             "choices": plan.choices,
-            "budget": {name: value for name, value in asdict(plan.account.budget).items() if value is not None},
-            "sampling": self._sampling(plan.task.sampling, Sampling()),
+            "budget": {
+                name: value for name, value in _values(plan.account.budget, _BUDGET).items() if value is not None
+            },
+            "sampling": self._sampling(plan.task.sampling, _PLAIN),
             "status": record.status,
             "stop_reason": plan.account.stop_reason,
             "error": self._error(record.recorder.error),
             "duration_s": _rounded(record.recorder.ended_s),
-            "usage": asdict(plan.account.usage),
+            "usage": _values(plan.account.usage, _USAGE),
         }
 
     def body(self) -> Json:
@@ -96,6 +99,8 @@ class _Rendered:
         }
 
     def _sampling(self, sampling: Sampling, usual: Sampling) -> Json:
+        if sampling == usual:
+            return {}
         changed = {name: value for name in _SAMPLING if (value := getattr(sampling, name)) != getattr(usual, name)}
         return {name: value for name, value in changed.items() if self._full or isinstance(value, _NUMBERS)}
 
@@ -194,6 +199,11 @@ def _words(annotation: Any) -> Iterator[str]:
         if isinstance(part, str):
             yield part
         yield from _words(part)
+
+
+def _values(record: Budget | Usage, names: Sequence[str]) -> Json:
+    """What it holds; a limit that is not set is left out."""
+    return {name: value for name in names if (value := getattr(record, name)) is not None}
 
 
 def _plain(value: Any) -> Any:
