@@ -1,10 +1,11 @@
 """What a running server is made of; built by `app`, read by routes and `plan`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from prm import ProcessRewardModel
+from strategies.latency import Latencies
 from tts_server.config import Settings
 from tts_server.engines.base import ServedEngine
 
@@ -31,6 +32,8 @@ class Service:
     settings: Settings
     created: int
     """Unix seconds of the start: the `created` of every listed model."""
+    latencies: Latencies = field(default_factory=Latencies)
+    """What generating and scoring take at the moment."""
 
     @property
     def owned(self) -> list[Lifetime]:
