@@ -11,6 +11,7 @@ import strategies
 from prm import ProcessRewardModel
 from strategies.base import Engine, Event, Task
 from strategies.budget import Account, Budget
+from tts_server.admitted import AdmittedEngine
 from tts_server.config import BudgetConfig, Preset
 from tts_server.engines.base import ServedEngine
 from tts_server.errors import EngineUnavailable, InvalidRequest, ModelNotFound, UnsupportedParameter, shown
@@ -108,8 +109,10 @@ def approach_of(request: SampledRequest, service: Service) -> Approach:
 
 
 def engine_for(engine: ServedEngine, account: Account, form: Form | None) -> Engine:
-    """The engine as a request's strategy sees it: metered, with its thoughts marked and its samples read in a form."""
-    metered = account.meter(OpenedEngine(engine) if engine.thinks else engine)
+    """The engine as a request's strategy sees it: a call waits for its turn and is metered, thoughts are marked and
+    samples read in a form.
+    """
+    metered = account.meter(AdmittedEngine(OpenedEngine(engine) if engine.thinks else engine))
     return FormedEngine(metered, form) if form else metered
 
 

@@ -1,15 +1,16 @@
 """An engine as the judge's verifier: one token a chat, of which only the probabilities of Yes and No are read."""
 
 import math
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from prm import OnTokens, PRMError, PRMInputError
 from prm.judge import Chat
-from strategies.base import Chunk, Engine, Prompt, Sample, Sampling, TokenIds, TokenLogprob
+from strategies.base import Engine, Prompt, Sample, Sampling, TokenIds, TokenLogprob
+from tts_server.admitted import AdmittedReader
+from tts_server.engines.base import Generates
 from tts_server.errors import APIError, ContextTooLong
 from tts_server.pool import pooled
 
@@ -17,18 +18,6 @@ _YES, _NO = "Yes", "No"
 _SEEN = 20
 """The most rivals of a token that an OpenAI-compatible upstream tells."""
 _ONE_TOKEN = Sampling(max_tokens=1, temperature=0.0, logprobs=_SEEN)
-
-
-class Generates(Protocol):
-    """The part of an engine that labels are read with."""
-
-    @property
-    def max_model_len(self) -> int | None: ...
-
-    @property
-    def continues(self) -> bool: ...
-
-    def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +44,7 @@ class Verifier:
 
     def __init__(self, engine: Engine, concurrency: int = 32) -> None:
         self._engine = engine
+        self._reader = AdmittedReader(engine)
         self._concurrency = concurrency
         self._answers: _Answers | None = None
 
@@ -79,10 +69,10 @@ class Verifier:
         shared = len(ids) - len(answers.yes)
         if ids[shared:] != answers.yes:
             raise PRMError("the chat template writes an answer differently from chat to chat: no label can be found")
-        return await label_share(self._engine, ids[:shared], answers.yes[0], answers.no[0], on_tokens)
+        return await label_share(self._reader, ids[:shared], answers.yes[0], answers.no[0], on_tokens)
 
     async def _by_text(self, chat: Chat, on_tokens: OnTokens | None) -> float:
-        sample = await sampled(self._engine, Prompt(messages=tuple(chat)), _ONE_TOKEN, on_tokens)
+        sample = await sampled(self._reader, Prompt(messages=tuple(chat)), _ONE_TOKEN, on_tokens)
         top = _first(sample).top
         yes, no = _mass(top, _YES), _mass(top, _NO)
         if yes is None and no is None:

@@ -1,9 +1,9 @@
 """What the server asks of an engine beside generating: to start, to close, and to say how it is."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol
 
-from strategies.base import Engine, Prompt, Sampling, TokenIds
+from strategies.base import Chunk, Engine, Prompt, Sampling, TokenIds
 
 
 class Tokenizer(Protocol):
@@ -28,6 +28,18 @@ class Tokenizer(Protocol):
     async def describe(self) -> Mapping[str, Any]:
         """What kind of tokenizer it is, its control tokens and the chat template, as `tokenizer_config.json` has it."""
         ...
+
+
+class Generates(Protocol):
+    """The part of an engine that samples are drawn with, whoever draws them."""
+
+    @property
+    def max_model_len(self) -> int | None: ...
+
+    @property
+    def continues(self) -> bool: ...
+
+    def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]: ...
 
 
 class ServedEngine(Engine, Protocol):

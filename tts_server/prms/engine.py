@@ -6,10 +6,10 @@ from typing import TypeVar
 from prm import OnTokens, PRMError
 from prm.family import LabelTokens, Layout
 from strategies.base import Prompt, Sampling, TokenIds
-from tts_server.engines.base import ServedEngine
+from tts_server.engines.base import Generates, ServedEngine
 from tts_server.errors import APIError
 from tts_server.pool import pooled
-from tts_server.verifier import Generates, label_share, sampled
+from tts_server.verifier import label_share, sampled
 
 T = TypeVar("T")
 R = TypeVar("R")

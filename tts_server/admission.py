@@ -1,0 +1,352 @@
+"""Which call of which request the engine gets next, where more is asked of it than it grows at once.
+
+Fair between owners of API keys, then between the requests of one owner: whoever has had least of the engine is next,
+counted in tokens (prompt tokens that were computed and generated ones), as the virtual token counter of Sheng et al.
+2401.00588 does. A sample that grows counts as what samples have cost lately, until it ends and its real cost is known.
+Who comes, or comes back after a pause, begins where the others are: unused turns are not saved up. The lines of batches
+come after all interactive requests.
+
+A call is let in whole as soon as there is room for its first sample, so the engine gets n samples of one prompt as one
+request, no call waits for ever, and nobody waits while there is room; in return up to n - 1 samples more than `limit`
+may grow. Where nobody waits there is neither a lock nor a task: a call costs an addition.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Generic, TypeVar
+
+from strategies.base import Chunk
+
+__all__ = ["Admission", "Flow", "Permit", "Rate"]
+
+STALL_S = 1.0
+"""A call whose consumer has not come back for so long lends its places to those that wait: the engine is done with
+what a slow client has not read."""
+_FIRST_GUESS = 64.0
+"""Tokens of a sample, before any has ended."""
+_MEMORY = 64
+"""Samples over which the cost of one is averaged."""
+_WINDOW_S = 10.0
+"""Over which a rate is averaged."""
+_UNKNOWN_S, _LEAST_S, _MOST_S = 5, 1, 60
+"""What a client is told to wait where nothing has ended yet, and in any case."""
+
+_READ, _PARKED, _SEEN, _LENT = range(4)
+"""Where a call's consumer is: it waits for the engine, has a chunk in its hands, has had it for a look, for two."""
+
+Clock = Callable[[], float]
+
+
+class Rate:
+    """How often something has happened lately, as an exponentially weighted mean."""
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._began = self._at = clock()
+        self._count = 0.0
+
+    def note(self, count: int = 1) -> None:
+        now = self._clock()
+        self._count = self._count * math.exp((self._at - now) / _WINDOW_S) + count
+        self._at = now
+
+    @property
+    def per_s(self) -> float:
+        now = self._clock()
+        # What came before the first look is not known to be nothing.
+        seen_s = _WINDOW_S * -math.expm1((self._began - now) / _WINDOW_S)
+        return self._count * math.exp((self._at - now) / _WINDOW_S) / seen_s if seen_s > 0 else 0.0
+
+    def retry_after_s(self, count: int) -> int:
+        """Seconds until it will have happened so often, bounded to what a client can be told."""
+        rate = self.per_s
+        return max(_LEAST_S, math.ceil(min(_MOST_S, count / rate))) if rate else _UNKNOWN_S
+
+
+class _Share:
+    """Somebody that takes turns."""
+
+    __slots__ = ("served",)
+
+    def __init__(self) -> None:
+        self.served = 0.0
+        """Tokens, from where it began."""
+
+
+S = TypeVar("S", bound=_Share)
+_served = attrgetter("served")
+
+
+class _Turns(Generic[S]):
+    """Shares that take turns, and the virtual time at which a new one begins."""
+
+    __slots__ = ("_now", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: dict[S, None] = {}
+        self._now = 0.0
+
+    def begin(self, share: S) -> None:
+        """What it did not use while it wanted nothing is not saved up."""
+        share.served = max(share.served, self._now)
+
+    def next(self) -> S:
+        """Who has had least; of several, who waits longest."""
+        return min(self.waiting, key=_served)
+
+    def charge(self, share: S, cost: float) -> None:
+        """For a turn. Time goes on as fast as each of those that wait gets its part, so no stream of new ones keeps
+        an old one waiting for ever.
+        """
+        self._now = max(self._now, share.served) + cost / max(1, len(self.waiting))
+        share.served += cost
+
+    def correct(self, share: S, cost: float) -> None:
+        """What a turn has cost more, or less, than it was charged for."""
+        share.served += cost
+        if not self.waiting:
+            # What is used while nobody else wants it is not held against anybody.
+            self._now = max(self._now, share.served)
+
+
+class _Tier:
+    """All that come before, or after, all others."""
+
+    __slots__ = ("owners", "turns")
+
+    def __init__(self) -> None:
+        self.owners: dict[str, _Owner] = {}
+        self.turns = _Turns[_Owner]()
+
+
+class _Owner(_Share):
+    """All requests of one owner."""
+
+    __slots__ = ("tier", "turns")
+
+    def __init__(self, tier: _Tier) -> None:
+        super().__init__()
+        self.tier = tier
+        self.turns = _Turns[Flow]()
+
+
+class Flow(_Share):
+    """One request's calls of the engine."""
+
+    __slots__ = ("_admission", "calls", "owner")
+
+    def __init__(self, admission: "Admission", owner: _Owner) -> None:
+        super().__init__()
+        self._admission = admission
+        self.owner = owner
+        self.calls: dict[_Call, None] = {}
+        """Those that wait, in order."""
+
+    async def take(self, n: int) -> "Permit":
+        """Waits until a call of n samples may begin. Who is cancelled has taken nothing."""
+        admission = self._admission
+        return admission.grant(self, n) if admission.has_room else await admission.wait(self, n)
+
+
+class _Call:
+    """A call that waits."""
+
+    __slots__ = ("granted", "n", "since")
+
+    def __init__(self, n: int, since: float) -> None:
+        self.n = n
+        self.since = since
+        self.granted: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
+
+
+class Permit:
+    """Places of one call's samples; each is given back when its sample ends, and the rest with `close`."""
+
+    __slots__ = ("_admission", "_advance", "_flow", "_left", "_n", "_paid", "_state", "_used")
+
+    def __init__(self, admission: "Admission", flow: Flow, n: int, advance: float) -> None:
+        self._admission = admission
+        self._flow = flow
+        self._n = self._left = n
+        self._advance = advance
+        self._used = self._paid = 0
+        self._state = _READ
+
+    def count(self, chunk: Chunk) -> None:
+        """What a sample grew by, before it is handed on."""
+        self._used += chunk.completion_tokens + chunk.prompt_tokens - chunk.cached_tokens
+        self._state = _PARKED
+        if chunk.finish_reason and self._left:
+            self._end(1)
+            if not self._left:
+                self._admission.learn(self._used / self._n, self._n)
+
+    def resume(self) -> None:
+        """Its consumer wants the next chunk."""
+        if self._state == _LENT:
+            self._admission.live += self._left
+        self._state = _READ
+
+    def stalls(self) -> None:
+        """Looks whether its consumer has come back since the last look; if not, its places are lent."""
+        if self._state == _PARKED:
+            self._state = _SEEN
+        elif self._state == _SEEN:
+            self._state = _LENT
+            self._admission.live -= self._left
+
+    def close(self) -> None:
+        """Gives back what is left."""
+        if self._left:
+            self._end(self._left)
+        self._admission.permits.discard(self)
+
+    def _end(self, samples: int) -> None:
+        self._left -= samples
+        flow, more = self._flow, self._used - self._paid - self._advance * samples
+        flow.owner.turns.correct(flow, more)
+        flow.owner.tier.turns.correct(flow.owner, more)
+        self._paid = self._used
+        self._admission.release(samples, lent=self._state == _LENT)
+
+
+class Admission:
+    """Lets calls in.
+
+    Args:
+        limit: samples that may grow at once, but for the rest of the last call that was let in.
+        max_waiting: samples that may wait before no more requests are taken.
+        clock: seconds.
+    """
+
+    def __init__(self, limit: int, max_waiting: int = 4096, clock: Clock = time.monotonic) -> None:
+        self.limit = limit
+        self.max_waiting = max_waiting
+        self.live = 0
+        """Samples that grow."""
+        self.waiting = 0
+        """Samples of the calls that wait."""
+        self.rate = Rate(clock)
+        """Of samples that end."""
+        self.on_wait: Callable[[float], None] = lambda seconds: None
+        """Told how long each call has waited that had to, when it is let in."""
+        self.permits: set[Permit] = set()
+        self._clock = clock
+        self._tiers = (_Tier(), _Tier())
+        self._guess = _FIRST_GUESS
+        self._look: asyncio.TimerHandle | None = None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a call may begin at once; then nobody waits."""
+        return self.live < self.limit
+
+    @property
+    def is_full(self) -> bool:
+        """Whether new requests have to be refused."""
+        return self.waiting >= self.max_waiting
+
+    @property
+    def waiting_calls(self) -> int:
+        return sum(
+            len(flow.calls) for tier in self._tiers for owner in tier.turns.waiting for flow in owner.turns.waiting
+        )
+
+    @property
+    def retry_after_s(self) -> int:
+        """Seconds until all that wait will have been let in, as fast as samples end now."""
+        return self.rate.retry_after_s(self.waiting)
+
+    def flow(self, owner: str, *, batch: bool = False) -> Flow:
+        """A new request of the owner's."""
+        tier = self._tiers[batch]
+        known = tier.owners.get(owner)
+        if known is None:
+            known = tier.owners[owner] = _Owner(tier)
+        return Flow(self, known)
+
+    def grant(self, flow: Flow, n: int) -> Permit:
+        """Lets a call in that does not wait."""
+        flow.owner.tier.turns.begin(flow.owner)
+        flow.owner.turns.begin(flow)
+        return self._let_in(flow, n)
+
+    async def wait(self, flow: Flow, n: int) -> Permit:
+        """Stands in the queue until it is the call's turn."""
+        call = _Call(n, self._clock())
+        self._join(flow, call)
+        try:
+            return await call.granted
+        except asyncio.CancelledError:
+            if call in flow.calls:
+                self._leave(flow, call)
+            elif not call.granted.cancelled():
+                call.granted.result().close()
+            raise
+
+    def learn(self, cost: float, samples: int) -> None:
+        """What each of so many samples has cost."""
+        self._guess += (max(1.0, cost) - self._guess) * min(1.0, samples / _MEMORY)
+
+    def release(self, samples: int, *, lent: bool) -> None:
+        """Takes places back, unless they were `lent` to others already, and lets in who comes next."""
+        self.rate.note(samples)
+        if not lent:
+            self.live -= samples
+        self._serve()
+
+    def _let_in(self, flow: Flow, n: int) -> Permit:
+        cost = n * self._guess
+        flow.owner.turns.charge(flow, cost)
+        flow.owner.tier.turns.charge(flow.owner, cost)
+        permit = Permit(self, flow, n, self._guess)
+        self.permits.add(permit)
+        self.live += n
+        return permit
+
+    def _serve(self) -> None:
+        while self.waiting and self.live < self.limit:
+            tier = next(tier for tier in self._tiers if tier.turns.waiting)
+            flow = tier.turns.next().turns.next()
+            call = next(iter(flow.calls))
+            if call.granted.done():
+                # Cancelled, and not told so yet.
+                self._leave(flow, call)
+                continue
+            permit = self._let_in(flow, call.n)
+            self._leave(flow, call)
+            call.granted.set_result(permit)
+            self.on_wait(self._clock() - call.since)
+
+    def _join(self, flow: Flow, call: _Call) -> None:
+        owner, tier = flow.owner, flow.owner.tier
+        if not owner.turns.waiting:
+            tier.turns.begin(owner)
+            tier.turns.waiting[owner] = None
+        if not flow.calls:
+            owner.turns.begin(flow)
+            owner.turns.waiting[flow] = None
+        flow.calls[call] = None
+        self.waiting += call.n
+        if self._look is None:
+            self._look = asyncio.get_running_loop().call_later(STALL_S, self._look_around)
+
+    def _leave(self, flow: Flow, call: _Call) -> None:
+        del flow.calls[call]
+        self.waiting -= call.n
+        if not flow.calls:
+            del flow.owner.turns.waiting[flow]
+        if not flow.owner.turns.waiting:
+            del flow.owner.tier.turns.waiting[flow.owner]
+        if not self.waiting and self._look:
+            self._look.cancel()
+            self._look = None
+
+    def _look_around(self) -> None:
+        self._look = asyncio.get_running_loop().call_later(STALL_S, self._look_around)
+        for permit in self.permits:
+            permit.stalls()
+        self._serve()
