@@ -8,7 +8,7 @@ import asyncio
 import random
 import ssl
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -18,7 +18,7 @@ import orjson
 
 from tts_server.errors import APIError, EngineUnavailable, UpstreamError
 from tts_server.lane import Lane
-from tts_server.upstream_errors import broken_off, refusal, retry_after
+from tts_server.upstream_errors import NoSuchPath, Unreached, broken_off, refusal, retry_after
 
 MAX_LINE = 8 * 2**20
 """Bytes of one line of a stream, or of one plain answer."""
@@ -67,6 +67,10 @@ class Upstream:
             raise ValueError("The upstream's API key holds what no header can carry.")
         self.healthy = True
         """False from a failure to connect until the next answer."""
+        self.failed: Counter[str] = Counter()
+        """Answers that failed or did not come, by kind: `connect`, `timeout`, `broken` or their HTTP status."""
+        self.retried = 0
+        """Requests that were sent again."""
         self.origin = f"{base.scheme}://{base.netloc.decode()}"
         self._lines = (
             f"host: {base.netloc.decode()}\r\naccept: application/json, text/event-stream\r\n"
@@ -95,6 +99,14 @@ class Upstream:
         """
         return await self._json("GET", path, b"", retries)
 
+    async def text(self, path: str, limit: int = MAX_LINE) -> str:
+        """What stands under a path, asked for once.
+
+        Raises:
+            APIError: as for `get`; also if it is longer than so many bytes.
+        """
+        return (await self._whole("GET", path, b"", 0, limit)).decode(errors="replace")
+
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """The JSON that answers a body.
 
@@ -117,10 +129,8 @@ class Upstream:
                         await _drain(pieces)
                         break
                     yield self._frame(data)
-        except httpx.TimeoutException:
-            raise UpstreamError("The upstream stopped sending in the middle of its answer.") from None
         except httpx.TransportError as error:
-            raise UpstreamError(f"The upstream cut its answer short ({type(error).__name__}).") from error
+            raise self._cut(error) from error
         finally:
             self._release(lane)
 
@@ -139,13 +149,18 @@ class Upstream:
         self._idle.clear()
 
     async def _json(self, method: str, path: str, content: bytes, retries: int | None) -> Any:
-        lane = await self._open(method, path, content, retries)
+        body = await self._whole(method, path, content, retries)
         try:
-            return orjson.loads(await _read(lane))
+            return orjson.loads(body)
         except orjson.JSONDecodeError:
             raise UpstreamError(f"The upstream's answer to {path} is not JSON.") from None
+
+    async def _whole(self, method: str, path: str, content: bytes, retries: int | None, limit: int = MAX_LINE) -> bytes:
+        lane = await self._open(method, path, content, retries)
+        try:
+            return await _read(lane, limit)
         except httpx.TransportError as error:
-            raise UpstreamError(f"The upstream cut its answer short ({type(error).__name__}).") from error
+            raise self._cut(error) from error
         finally:
             self._release(lane)
 
@@ -160,6 +175,7 @@ class Upstream:
                 wait = self._backoff(left) if failure.wait_s is None else failure.wait_s
                 if not left or wait > MAX_RETRY_WAIT_S:
                     raise failure.error from failure.__cause__
+                self.retried += 1
                 await asyncio.sleep(wait)
         raise ValueError("retries must not be negative")
 
@@ -186,6 +202,8 @@ class Upstream:
         finally:
             self._release(lane)
         failure = refusal(lane.status, lane.headers, body, self._key)
+        if failure.status >= 500 and not isinstance(failure, NoSuchPath):
+            self.failed[str(lane.status)] += 1
         raise _Again(failure, retry_after(lane.headers)) if lane.status in _RETRIED else failure
 
     def _take(self) -> Lane:
@@ -209,11 +227,21 @@ class Upstream:
         kind = type(error).__name__
         if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
             self.healthy = False
-            return _Again(EngineUnavailable(f"The upstream cannot be reached ({kind})."))
+            self.failed["connect"] += 1
+            return _Again(Unreached(f"The upstream cannot be reached ({kind})."))
         if isinstance(error, httpx.TimeoutException):
             # It may still be at work: asking again would double that.
+            self.failed["timeout"] += 1
             return UpstreamError(f"The upstream did not answer in time ({kind}).")
+        self.failed["broken"] += 1
         return _Again(EngineUnavailable(f"The upstream closed the connection without an answer ({kind})."))
+
+    def _cut(self, error: httpx.TransportError) -> UpstreamError:
+        if isinstance(error, httpx.TimeoutException):
+            self.failed["timeout"] += 1
+            return UpstreamError("The upstream stopped sending in the middle of its answer.")
+        self.failed["broken"] += 1
+        return UpstreamError(f"The upstream cut its answer short ({type(error).__name__}).")
 
     def _frame(self, data: bytes) -> dict[str, Any]:
         try:
@@ -223,6 +251,7 @@ class Upstream:
         if not isinstance(frame, dict):
             raise UpstreamError("The upstream's stream holds something that is not a JSON object.")
         if frame.get("error"):
+            self.failed["broken"] += 1
             raise broken_off(data, self._key)
         return frame
 
@@ -231,12 +260,12 @@ def _dump(body: Mapping[str, Any]) -> bytes:
     return orjson.dumps(body, default=dict, option=orjson.OPT_NON_STR_KEYS)
 
 
-async def _read(lane: Lane) -> bytes:
+async def _read(lane: Lane, limit: int = MAX_LINE) -> bytes:
     body = bytearray()
     async for piece in lane.pieces():
         body += piece
-        if len(body) > MAX_LINE:
-            raise UpstreamError(f"The upstream's answer is longer than {MAX_LINE} bytes.")
+        if len(body) > limit:
+            raise UpstreamError(f"The upstream's answer is longer than {limit} bytes.")
     return bytes(body)
 
 

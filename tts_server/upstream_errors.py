@@ -19,6 +19,19 @@ class NoSuchPath(UpstreamError):
     """The upstream does not have this path."""
 
 
+class Unreached(EngineUnavailable):
+    """No connection came about: the upstream has seen nothing of the request."""
+
+
+class Busy(UpstreamError):
+    """The upstream has more requests than it takes, and did not begin with this one."""
+
+    def __init__(self, message: str, wait_s: float | None) -> None:
+        super().__init__(message, headers={} if wait_s is None else {"Retry-After": str(max(1, round(wait_s)))})
+        self.wait_s = wait_s
+        """Until it wants to be asked again, if it says."""
+
+
 def refusal(status: int, headers: Mapping[str, str], body: bytes, key: str | None) -> APIError:
     """The error behind an answer whose status is not 200."""
     if status in (401, 403):
@@ -33,7 +46,8 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, key: str | Non
     if status == 503:
         wait = retry_after(headers)
         return EngineUnavailable(f"The upstream is unavailable: {message}", 5 if wait is None else max(1, round(wait)))
-    return UpstreamError(f"The upstream failed with status {status}: {message}")
+    told = f"The upstream failed with status {status}: {message}"
+    return Busy(told, retry_after(headers)) if status == 429 else UpstreamError(told)
 
 
 def broken_off(frame: bytes, key: str | None) -> APIError:
