@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from tts_server.config import ConfigError, load
-from tts_server.traces import view
+from tts_server.traces import feedback, view
 from tts_server.traces.file import FILE, Reader
 
 app = typer.Typer(no_args_is_help=True, help="The records of searches that a server of this machine keeps.")
@@ -35,7 +35,7 @@ def list_traces(
     whole = [Column(name, no_wrap=True) for name in ("id", "when", "strategy", "status")]
     table = Table(*whole, "samples", "tokens", "scored", "s", box=None)
     try:
-        for stored in _reader(data_dir, config).page(None, limit, strategy=strategy):
+        for stored in Reader(_file(data_dir, config)).page(None, limit, strategy=strategy):
             head = orjson.loads(stored.head)
             usage = head["usage"]
             when = f"{datetime.fromtimestamp(head['created'], UTC):%Y-%m-%d %H:%MZ}"
@@ -59,12 +59,14 @@ def export(
     """Writes whole records as JSONL, the newest first, of every API key."""
     count = 0
     try:
-        pages = _reader(data_dir, config).pages(None, limit, strategy=strategy)
+        path = _file(data_dir, config)
+        pages = Reader(path).pages(None, limit, strategy=strategy)
         with ExitStack() as stack:
             sink = stack.enter_context(out.open("wb")) if out else sys.stdout.buffer
             for page in pages:
+                said = feedback.of(path, [stored.id for stored in page])
                 for stored in page:
-                    sink.write(view.line(stored.head, stored.body))
+                    sink.write(view.line(stored.head, stored.body, said.get(stored.id)))
                     count += 1
     except (ConfigError, sqlite3.Error, OSError) as error:
         raise _failed(error) from None
@@ -72,11 +74,11 @@ def export(
         err.print(f"{count} traces are in {out}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _reader(data_dir: Path | None, config: Path | None) -> Reader:
+def _file(data_dir: Path | None, config: Path | None) -> Path:
     path = load(config, data_dir=data_dir).data_dir / FILE
     if not path.exists():
         raise ConfigError(f"data_dir: there are no traces at {path}")
-    return Reader(path)
+    return path
 
 
 def _failed(error: Exception) -> typer.Exit:

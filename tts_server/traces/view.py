@@ -12,20 +12,20 @@ from it; nothing does; nothing does and the search did not end by itself; the bu
 """
 
 
-def line(head: str, body: bytes) -> bytes:
+def line(head: str, body: bytes, feedback: str | None = None) -> bytes:
     """The whole record as a line of JSONL."""
-    return orjson.dumps(shown(head, body), option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(shown(head, body, feedback), option=orjson.OPT_APPEND_NEWLINE)
 
 
-def shown(head: str, body: bytes) -> Json:
-    """The whole record."""
+def shown(head: str, body: bytes, feedback: str | None = None) -> Json:
+    """The whole record, with what was said of its answer."""
     told, done = orjson.loads(head), orjson.loads(body)
     done["calls"] = list(_numbered(done["calls"]))
     samples = [sample for call in done["calls"] for sample in call["samples"]]
     _fill(samples, done)
     for sample, state in zip(samples, _states(told, done, samples), strict=True):
         sample["state"] = state
-    return {**told, **done}
+    return {**told, **done, "feedback": orjson.loads(feedback) if feedback else None}
 
 
 def _numbered(calls: list[Json]) -> Iterator[Json]:
