@@ -4,8 +4,8 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, nullcontext
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from prm import Aggregation, OnTokens, ProcessRewardModel, StepScores
 from prm.base import check_scores
@@ -66,6 +66,10 @@ class Account:
     started: float = field(default_factory=time.monotonic)
     recorder: Recorder | None = None
     """Sees what the search does, where a record of it is kept."""
+    waiter: asyncio.Task[Any] | None = None
+    """Who waits for the search's next event."""
+    is_cut: bool = False
+    """Whether that wait was ended."""
     latency: Latency = field(default_factory=Latency)
     """What generating and scoring take at the moment; learns from what this account pays for."""
 
@@ -87,6 +91,18 @@ class Account:
     def samples_left(self) -> int | None:
         limit = self.budget.max_samples
         return None if limit is None else max(0, limit - self.usage.samples)
+
+    def end_within(self, seconds: float) -> None:
+        """Brings the deadline forward, where it is further away."""
+        left = self.seconds_left
+        if left is None or left > seconds:
+            self.budget = replace(self.budget, deadline_s=self.wall_s + seconds)
+
+    def cut(self) -> None:
+        """Ends the wait for the search's next event, if its deadline has passed and `anytime` waits all the same."""
+        if self.waiter and self.seconds_left == 0:
+            self.is_cut = True
+            self.waiter.cancel()
 
     def spent(self, *, prm: bool = False) -> StopReason | None:
         """The limit that forbids another token (with `prm`: another scored token), if one does."""

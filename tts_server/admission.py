@@ -12,15 +12,14 @@ may grow. Where nobody waits there is neither a lock nor a task: a call costs an
 """
 
 import asyncio
-import math
 import time
 from collections.abc import Callable
-from operator import attrgetter
-from typing import Generic, TypeVar
 
 from strategies.base import Chunk
+from tts_server.rate import Clock, Rate
+from tts_server.turns import Share, Turns
 
-__all__ = ["Admission", "Flow", "Permit", "Rate"]
+__all__ = ["Admission", "Flow", "Permit"]
 
 STALL_S = 1.0
 """A call whose consumer has not come back for so long lends its places to those that wait: the engine is done with
@@ -29,87 +28,9 @@ _FIRST_GUESS = 64.0
 """Tokens of a sample, before any has ended."""
 _MEMORY = 64
 """Samples over which the cost of one is averaged."""
-_WINDOW_S = 10.0
-"""Over which a rate is averaged."""
-_UNKNOWN_S, _LEAST_S, _MOST_S = 5, 1, 60
-"""What a client is told to wait where nothing has ended yet, and in any case."""
 
 _READ, _PARKED, _SEEN, _LENT = range(4)
 """Where a call's consumer is: it waits for the engine, has a chunk in its hands, has had it for a look, for two."""
-
-Clock = Callable[[], float]
-
-
-class Rate:
-    """How often something has happened lately, as an exponentially weighted mean."""
-
-    def __init__(self, clock: Clock = time.monotonic) -> None:
-        self._clock = clock
-        self._began = self._at = clock()
-        self._count = 0.0
-
-    def note(self, count: int = 1) -> None:
-        now = self._clock()
-        self._count = self._count * math.exp((self._at - now) / _WINDOW_S) + count
-        self._at = now
-
-    @property
-    def per_s(self) -> float:
-        now = self._clock()
-        # What came before the first look is not known to be nothing.
-        seen_s = _WINDOW_S * -math.expm1((self._began - now) / _WINDOW_S)
-        return self._count * math.exp((self._at - now) / _WINDOW_S) / seen_s if seen_s > 0 else 0.0
-
-    def retry_after_s(self, count: int) -> int:
-        """Seconds until it will have happened so often, bounded to what a client can be told."""
-        rate = self.per_s
-        return max(_LEAST_S, math.ceil(min(_MOST_S, count / rate))) if rate else _UNKNOWN_S
-
-
-class _Share:
-    """Somebody that takes turns."""
-
-    __slots__ = ("served",)
-
-    def __init__(self) -> None:
-        self.served = 0.0
-        """Tokens, from where it began."""
-
-
-S = TypeVar("S", bound=_Share)
-_served = attrgetter("served")
-
-
-class _Turns(Generic[S]):
-    """Shares that take turns, and the virtual time at which a new one begins."""
-
-    __slots__ = ("_now", "waiting")
-
-    def __init__(self) -> None:
-        self.waiting: dict[S, None] = {}
-        self._now = 0.0
-
-    def begin(self, share: S) -> None:
-        """What it did not use while it wanted nothing is not saved up."""
-        share.served = max(share.served, self._now)
-
-    def next(self) -> S:
-        """Who has had least; of several, who waits longest."""
-        return min(self.waiting, key=_served)
-
-    def charge(self, share: S, cost: float) -> None:
-        """For a turn. Time goes on as fast as each of those that wait gets its part, so no stream of new ones keeps
-        an old one waiting for ever.
-        """
-        self._now = max(self._now, share.served) + cost / max(1, len(self.waiting))
-        share.served += cost
-
-    def correct(self, share: S, cost: float) -> None:
-        """What a turn has cost more, or less, than it was charged for."""
-        share.served += cost
-        if not self.waiting:
-            # What is used while nobody else wants it is not held against anybody.
-            self._now = max(self._now, share.served)
 
 
 class _Tier:
@@ -119,10 +40,10 @@ class _Tier:
 
     def __init__(self) -> None:
         self.owners: dict[str, _Owner] = {}
-        self.turns = _Turns[_Owner]()
+        self.turns = Turns[_Owner]()
 
 
-class _Owner(_Share):
+class _Owner(Share):
     """All requests of one owner."""
 
     __slots__ = ("tier", "turns")
@@ -130,10 +51,10 @@ class _Owner(_Share):
     def __init__(self, tier: _Tier) -> None:
         super().__init__()
         self.tier = tier
-        self.turns = _Turns[Flow]()
+        self.turns = Turns[Flow]()
 
 
-class Flow(_Share):
+class Flow(Share):
     """One request's calls of the engine."""
 
     __slots__ = ("_admission", "calls", "owner")

@@ -13,14 +13,17 @@ from starlette.routing import Route
 import strategies
 from prm import ProcessRewardModel
 from tts_server import __version__
+from tts_server.admission import Admission
 from tts_server.batches import Batches
 from tts_server.config import DEFAULT_MODEL, ConfigError, Settings
+from tts_server.drain import Drain
 from tts_server.engines.base import ServedEngine
 from tts_server.errors import InvalidRequest
+from tts_server.gate import Gate
 from tts_server.handlers import HANDLERS, RESPONSES
 from tts_server.keys import read_keys
 from tts_server.load import Load
-from tts_server.middleware import Auth, BodyLimit, Gate, Quotas, RequestId
+from tts_server.middleware import Auth, BodyLimit, Quotas, RequestId
 from tts_server.plan import check_options
 from tts_server.prms.source import Source, parse
 from tts_server.routes import (
@@ -42,6 +45,8 @@ from tts_server.traces.store import Traces
 
 log = logging.getLogger(__name__)
 
+LIVE = 256
+"""Samples that grow at once in an engine that does not say how many it can."""
 FORM_BYTES = 2**16
 """What a form has beside its file."""
 SHARE = 0.5
@@ -66,6 +71,7 @@ def create_app(
     service = Service(engine, {prm.name: prm for prm in prms}, settings, created=int(time.time()))
 
     keys, load = read_keys(settings), Load()
+    drain, admission = Drain(), Admission(settings.max_live_samples or LIVE, settings.max_waiting_samples)
     app = FastAPI(
         title="tts-server",
         version=__version__,
@@ -80,13 +86,14 @@ def create_app(
                 limit=settings.max_body_bytes,
                 upload_limit=settings.batch.max_file_bytes + FORM_BYTES,
             ),
-            Middleware(Gate, limit=settings.max_requests, load=load),
+            Middleware(Gate, limit=settings.max_requests, load=load, admission=admission, drain=drain),
         ],
         exception_handlers=dict(HANDLERS),
         responses=RESPONSES,
         redirect_slashes=False,
     )
     app.state.service = service
+    app.state.keys, app.state.admission, app.state.drain = keys, admission, drain
     app.state.traces = Traces(settings)
     for routes in (
         chat,
@@ -104,7 +111,7 @@ def create_app(
     ):
         app.include_router(routes.router)
     paths = [route.path for route in app.routes if isinstance(route, Route)]
-    app.state.batches = Batches(app, engine, load, settings, paths)
+    app.state.batches = Batches(app, engine, load, drain, settings, paths)
     return app
 
 

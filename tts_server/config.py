@@ -164,6 +164,11 @@ class Settings(BaseSettings):
     """Larger requests are refused."""
     max_requests: int = Field(1024, ge=1)
     """Requests under way at once; more are refused with 429."""
+    max_live_samples: int | None = Field(None, ge=1)
+    """Samples that grow at once in the engine; further ones wait for their turn, fairly between keys and requests. If
+    not given, an eighth more than vLLM's `max_num_seqs`, so that it never waits for us, and 256 for other engines."""
+    max_waiting_samples: int = Field(4096, ge=1)
+    """With as many samples waiting, new requests are refused with 429."""
     data_dir: Path = Field(default_factory=lambda: user_data_path("tts-server"))
     """Where files, batches and traces are kept; one server at a time."""
     batch: BatchConfig = BatchConfig()

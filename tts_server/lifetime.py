@@ -13,9 +13,11 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from tts_server.connection import ClientLeft, while_connected
+from tts_server.drain import Drain
 from tts_server.errors import APIError, translate
 from tts_server.handlers import error_response
 from tts_server.logs import Private, kinds
+from tts_server.middleware import BATCH_LINE
 from tts_server.plan import Plan
 from tts_server.quotas import bill
 from tts_server.reply import Envelope, Json, chunks, completion, heartbeat
@@ -124,10 +126,16 @@ class Reply(Response):
             bill(scope, plan.account)
         traces: Traces = scope["app"].state.traces
         traces.record(scope, self._answer.trace_id, self._answer.plans)
+        searches = {} if BATCH_LINE in scope else {id(plan.account): plan.account for plan in self._answer.plans}
+        drain: Drain = scope["app"].state.drain
+        drain.searches |= searches
         try:
             await while_connected(receive, self._send(scope, receive, send))
         except ClientLeft:
             log.info("%s: the client left after %.1f s", self._answer.id, self._answer.plans[0].account.wall_s)
+        finally:
+            for key in searches:
+                del drain.searches[key]
 
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         sender = _Sender(send, self._answer)

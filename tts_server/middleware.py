@@ -1,4 +1,4 @@
-"""What every request passes before a route: its id, its key and that key's quota, its size, and the server's room."""
+"""What every request passes before a route: its id, its key and that key's quota, and its size; then `gate`."""
 
 import asyncio
 from collections.abc import Mapping
@@ -21,7 +21,6 @@ from tts_server.errors import (
 from tts_server.handlers import error_response
 from tts_server.ids import unique
 from tts_server.keys import Keys
-from tts_server.load import Load
 from tts_server.quotas import Quota, cost
 
 BATCH_LINE = "tts_server.batch_line"
@@ -121,7 +120,7 @@ class Quotas:
             return await self._app(scope, receive, send)
         line = BATCH_LINE in scope
         try:
-            quota.check_tokens() if line else quota.admit(spends=_spends(scope))
+            quota.check_tokens() if line else quota.admit(spends=spends(scope))
         except TooManyRequests as error:
             return await error_response(error)(scope, receive, send)
 
@@ -137,7 +136,7 @@ class Quotas:
             quota.charge(cost(scope))
 
 
-def _spends(scope: Scope) -> bool:
+def spends(scope: Scope) -> bool:
     """Whether a request may cost tokens: who has none left can still fetch what was made."""
     return scope["method"] == "POST" and not scope["path"].startswith(QUIET)
 
@@ -179,26 +178,3 @@ class BodyLimit:
             return message
 
         return await self._app(scope, counted, send)
-
-
-class Gate:
-    """Bounds the requests under way, and counts those that wait for an engine."""
-
-    def __init__(self, app: ASGIApp, limit: int, load: Load) -> None:
-        self._app = app
-        self._limit = limit
-        self._load = load
-        self._inside = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or BATCH_LINE in scope:
-            return await self._app(scope, receive, send)
-        if self._inside >= self._limit:
-            error = TooManyRequests(f"The server has {self._limit} requests under way.", headers={"Retry-After": "1"})
-            return await error_response(error)(scope, receive, send)
-        self._inside += 1
-        try:
-            with nullcontext() if scope["path"].startswith(QUIET) else self._load.one():
-                return await self._app(scope, receive, send)
-        finally:
-            self._inside -= 1

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from prm import PRMError
 from tts_server.batches import Batches
 from tts_server.config import ConfigError, Settings
+from tts_server.drain import Drain
 from tts_server.service import Lifetime, Service
 from tts_server.traces.store import Traces
 
@@ -32,7 +33,8 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 async def serve(app: FastAPI, settings: Settings, on_ready: Callable[[str], None]) -> None:
-    """Runs until a signal; then requests under way get `grace_s` to end, a second signal ends them at once.
+    """Runs until a signal; then requests under way get `grace_s` to end, new ones are refused, and probes are told that
+    it is not ready. A second signal ends it at once.
 
     Args:
         app: as `create_app` made it.
@@ -94,11 +96,15 @@ class _Server(uvicorn.Server):
                 log_level="warning",
                 # Its lines go where all others go, and through the same formatter.
                 log_config=None,
-                timeout_graceful_shutdown=round(settings.grace_s),
+                # The grace is over when this begins.
+                timeout_graceful_shutdown=1,
                 server_header=False,
             )
         )
         self._on_ready = on_ready
+        self._drain: Drain = app.state.drain
+        self._batches: Batches = app.state.batches
+        self._grace_s = settings.grace_s
         logging.getLogger("uvicorn.error").addFilter(_is_news)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -110,9 +116,19 @@ class _Server(uvicorn.Server):
             gc.freeze()
             self._on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
+    async def on_tick(self, counter: int) -> bool:
+        is_idle = not (self.server_state.tasks or self._batches.is_busy)
+        if self._drain.begun and (is_idle or self._drain.is_over):
+            self.should_exit = True
+        return await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._cut()
         await super().shutdown(sockets)
-        # What the grace or a second signal cuts has to be gone before its engine is.
+        await self._cut()
+
+    async def _cut(self) -> None:
+        """Ends what the grace or a second signal cuts: it has to be gone before its engine is."""
         cut = list(self.server_state.tasks)
         for task in cut:
             if not task.cancelling():
@@ -120,8 +136,10 @@ class _Server(uvicorn.Server):
         await asyncio.gather(*cut, return_exceptions=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.force_exit = self.should_exit
-        self.should_exit = True
+        if self._drain.begun:
+            self.force_exit = self.should_exit = True
+        else:
+            self._drain.begin(self._grace_s)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -81,6 +81,11 @@ class Runner:
         self._submitted = asyncio.Event()
         load.on_fewer = self._on_fewer
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether lines are under way."""
+        return any(self._running.values())
+
     def wake(self) -> None:
         """Something has changed: a batch was made or is to be cancelled."""
         self._woken.set()

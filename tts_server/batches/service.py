@@ -12,6 +12,7 @@ from tts_server.batches.dispatch import dispatch
 from tts_server.batches.runner import Runner
 from tts_server.batches.store import Store
 from tts_server.config import ConfigError, Settings
+from tts_server.drain import Drain
 from tts_server.engines.base import ServedEngine
 from tts_server.errors import EngineUnavailable
 from tts_server.load import Load
@@ -30,12 +31,13 @@ class Batches:
         app: answers the lines.
         engine: whose model they ask.
         load: the requests that go before them.
+        drain: from when on no line is begun.
         settings: where all is kept, and how much of it.
         paths: those that the app has.
     """
 
     def __init__(
-        self, app: ASGIApp, engine: ServedEngine, load: Load, settings: Settings, paths: Sequence[str]
+        self, app: ASGIApp, engine: ServedEngine, load: Load, drain: Drain, settings: Settings, paths: Sequence[str]
     ) -> None:
         self.limits = settings.batch
         self.model = engine.model
@@ -43,6 +45,7 @@ class Batches:
         self._app = app
         self._engine = engine
         self._load = load
+        self._drain = drain
         self._max_line_bytes = settings.max_body_bytes
         self._path = settings.data_dir / FILE
         self._opening = asyncio.Lock()
@@ -92,7 +95,12 @@ class Batches:
             return self._store
 
     def _is_healthy(self) -> bool:
-        return self._engine.healthy
+        return self._engine.healthy and not self._drain.begun
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether lines are under way."""
+        return self._runner is not None and self._runner.is_busy
 
     def wake(self) -> None:
         """A batch was made, or is to be cancelled."""

@@ -1,7 +1,8 @@
-"""`GET /health`: 200 while the engine can answer."""
+"""`GET /health`: the process is alive. `GET /ready`: a request that comes now will be answered."""
 
 from fastapi import APIRouter, Request, Response
 
+from tts_server.drain import Drain
 from tts_server.errors import EngineUnavailable
 from tts_server.service import Service
 
@@ -9,9 +10,18 @@ router = APIRouter()
 
 
 @router.get("/health", response_class=Response)
-async def health(request: Request) -> Response:
-    """Empty, as probes expect it; 503 while the engine is down."""
+async def health() -> Response:
+    """Empty, as probes expect it. An engine that is down is started again from within, so this says nothing of it."""
+    return Response()
+
+
+@router.get("/ready", response_class=Response)
+async def ready(request: Request) -> Response:
+    """Empty; 503 with a sentence while the engine is down, and from the moment when the server is told to stop."""
     service: Service = request.app.state.service
+    drain: Drain = request.app.state.drain
+    if drain.begun:
+        raise EngineUnavailable("The server is going down.")
     if not service.engine.healthy:
         raise EngineUnavailable("The engine is not up; it is being started again.")
     return Response()
