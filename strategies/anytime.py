@@ -1,0 +1,45 @@
+"""An answer at the deadline from any strategy, also from one that waits for something that no account meters."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
+from strategies.base import Candidate, Event, Final, Incumbent
+from strategies.budget import Account, BudgetSpent
+from strategies.sampling import candidates_of
+
+GRACE_S = 0.05
+"""Seconds behind the deadline in which a strategy can end by itself, with all that it has."""
+
+
+async def anytime(events: AsyncGenerator[Event, None], account: Account) -> AsyncGenerator[Event, None]:
+    """The events of a search, ended by its incumbent where it is late or lets the end of its budget through."""
+    best: Candidate | None = None
+    async with aclosing(events):
+        try:
+            while event := await _next(events, account):
+                if isinstance(event, Incumbent):
+                    best = event.candidate
+                yield event
+            return
+        except BudgetSpent:
+            pass
+    yield Final((best or candidates_of([])[0],), (0,))
+
+
+async def _next(events: AsyncIterator[Event], account: Account) -> Event | None:
+    """The next event; None at the end.
+
+    Raises:
+        BudgetSpent: it is not there when the deadline and its grace are past.
+    """
+    left = account.seconds_left
+    if left is None:
+        return await anext(events, None)
+    try:
+        async with asyncio.timeout(left + GRACE_S) as limit:
+            return await anext(events, None)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise account.stop("deadline") from None
