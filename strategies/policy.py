@@ -128,9 +128,14 @@ class Policy:
             return f"the policy was fitted for the model {self.model!r}, not {model!r}"
         if self.prm is not None and prm != self.prm:
             return f"the policy was fitted with the reward model {self.prm!r}, not {prm or 'none'!r}"
-        if prompt.strip() != (BOXED if self.prompt == "boxed" else self.prompt.strip()):
+        if prompt.strip() != self.system_prompt:
             return f"the policy was fitted with the system prompt {self.prompt[:60]!r}"
         return None
+
+    @property
+    def system_prompt(self) -> str:
+        """The prompt's text."""
+        return BOXED if self.prompt == "boxed" else self.prompt.strip()
 
 
 @dataclass(frozen=True, slots=True)
