@@ -19,6 +19,7 @@ from strategies.step_search import (
     StepTokens,
     scorer,
     spread,
+    to_ends,
 )
 
 Beams = Annotated[int, Field(ge=1, le=4096, description="Beams: solutions searched at once.")]
@@ -50,12 +51,15 @@ async def beam_search(
     refuse_choices(task, n)
     prm = scorer(prm)
     task = prompted(task, system_prompt, examples)
-    search = StepSearch(task, engine, prm, aggregation or prm.aggregation, separator, step_tokens)
+    search = StepSearch(task, engine, prm, aggregation or prm.aggregation, separator, step_tokens, account)
     beams = [await search.root()]
     for step in range(1, max_steps + 1):
         # Finished beams give their place up, so compute shrinks as solutions end.
         room = n - len(search.leaves)
         kept = beams[: max(1, room // beam_width)]
+        if search.is_late(kept):
+            yield await search.finish(to_ends(kept, room))
+            break
         grown = await search.grow(spread(kept, room), lookahead=lookahead)
         children = search.retire([child for siblings in grown for child in siblings])
         yield Progress(f"step {step}: {len(children)} beams grow, {len(search.leaves)} have ended")

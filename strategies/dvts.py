@@ -12,7 +12,16 @@ from strategies.budget import Account
 from strategies.pool import together
 from strategies.prompts import Examples, SystemPrompt, prompted
 from strategies.sampling import refuse_choices
-from strategies.step_search import MaxSteps, Separator, StepSearch, StepTokens, Trajectory, scorer, spread
+from strategies.step_search import (
+    MaxSteps,
+    Separator,
+    StepSearch,
+    StepTokens,
+    Trajectory,
+    scorer,
+    spread,
+    to_ends,
+)
 
 
 @strategy("dvts", paper="Hugging Face, search-and-learn (2024)", needs_prm=True, continues=True)
@@ -36,7 +45,7 @@ async def dvts(
     refuse_choices(task, n)
     prm = scorer(prm)
     task = prompted(task, system_prompt, examples)
-    search = StepSearch(task, engine, prm, aggregation or prm.aggregation, separator, step_tokens)
+    search = StepSearch(task, engine, prm, aggregation or prm.aggregation, separator, step_tokens, account)
     root = await search.root()
     pool: list[Trajectory] = []
 
@@ -44,6 +53,10 @@ async def dvts(
         best = root
         candidates: list[Trajectory] = []
         for step in range(1, max_steps + 1):
+            if search.is_late([best]):
+                search.tell(f"subtree {place + 1}: {(await search.finish(to_ends([best], width), place=place)).text}")
+                candidates = [candidate for candidate in candidates if candidate.ended]
+                break
             children = (await search.try_growing([(best, width)], place=place))[0]
             if not children:
                 # What the budget cut off still counts; a failure takes its subtree with it.

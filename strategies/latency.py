@@ -15,6 +15,11 @@ _FLOOR = 1e-6
 """An old mean keeps this weight, so that an idle server still knows it."""
 
 
+def now() -> float:
+    """`time.monotonic()`, as it is when it is asked."""
+    return time.monotonic()
+
+
 @dataclass(slots=True)
 class Recent:
     """A mean whose observations fade with time."""
@@ -28,12 +33,12 @@ class Recent:
         """None before the first observation."""
         return self._total / self._count if self._count else None
 
-    def add(self, total: float, count: float = 1.0, now: float | None = None) -> None:
-        """Takes `count` observations that sum to `total`; `now` is `time.monotonic()`."""
-        now = time.monotonic() if now is None else now
-        if now - self._at > _FADE_EVERY_S:
-            kept = max(_FLOOR, math.exp((self._at - now) / FADE_S))
-            self._total, self._count, self._at = self._total * kept, self._count * kept, now
+    def add(self, total: float, count: float = 1.0, at: float | None = None) -> None:
+        """Takes `count` observations that sum to `total`; `at` is when."""
+        at = now() if at is None else at
+        if at - self._at > _FADE_EVERY_S:
+            kept = max(_FLOOR, math.exp((self._at - at) / FADE_S))
+            self._total, self._count, self._at = self._total * kept, self._count * kept, at
         self._total += total
         self._count += count
 
@@ -112,28 +117,28 @@ class CallTimer:
     latency: EngineLatency
     whole: bool = False
     """Whether what ends by itself is a whole solution."""
-    _began: float = field(default_factory=time.monotonic)
+    _began: float = field(default_factory=now)
     _grown_at: dict[int, float] = field(default_factory=dict)
     _tokens: dict[int, int] = field(default_factory=dict)
 
     def grown(self, chunk: Chunk) -> None:
         """A sample grew by this."""
-        now, index, tokens = time.monotonic(), chunk.index, chunk.completion_tokens
+        at, index, tokens = now(), chunk.index, chunk.completion_tokens
         last = self._grown_at.get(index)
         if last is not None:
-            self.latency.token.add(now - last, tokens, now)
+            self.latency.token.add(at - last, tokens, at)
         elif not self._grown_at:
-            self.latency.first.add(now - self._began, 1, now)
-        self._grown_at[index] = now
+            self.latency.first.add(at - self._began, 1, at)
+        self._grown_at[index] = at
         if self.whole:
             self._tokens[index] = self._tokens.get(index, 0) + tokens
             if chunk.finish_reason == "eos":
-                self.latency.answer.add(self._tokens[index], 1, now)
+                self.latency.answer.add(self._tokens[index], 1, at)
 
     def ended(self) -> None:
         """The call is over."""
         if not self._grown_at:
-            self.latency.first.add_at_least(time.monotonic() - self._began)
+            self.latency.first.add_at_least(now() - self._began)
 
 
 @dataclass(slots=True)
@@ -143,7 +148,7 @@ class ScoringTimer:
     latency: PRMLatency
     tokens: int = 0
     """That it has computed."""
-    _began: float = field(default_factory=time.monotonic)
+    _began: float = field(default_factory=now)
 
     def __enter__(self) -> None:
         pass
@@ -151,7 +156,7 @@ class ScoringTimer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        seconds = time.monotonic() - self._began
+        seconds = now() - self._began
         if kind is None:
             self.latency.call.add(seconds)
         elif issubclass(kind, asyncio.CancelledError | TimeoutError):

@@ -84,18 +84,19 @@ async def mcts(
     how = aggregation or (prm.aggregation if prm else "last")
     # Without scores nothing is ever asked of the reward model.
     search: StepSearch = (
-        Unscored(task, engine, cast(ProcessRewardModel, prm), how, separator, step_tokens)
+        Unscored(task, engine, cast(ProcessRewardModel, prm), how, separator, step_tokens, account)
         if by_agreement
-        else StepSearch(task, engine, scorer(prm), how, separator, step_tokens)
+        else StepSearch(task, engine, scorer(prm), how, separator, step_tokens, account)
     )
     rule, usual = _RULES[selection]
     noise = Noise(root_noise, noise_alpha, random.Random(task.sampling.seed)) if root_noise else None
     bound = usual if exploration is None else exploration
     tree = Tree(search, account, Node(await search.root()), rule, bound, branch, max_steps, by_agreement, noise)
     done = 0
-    while done < n and not search.spent and not tree.root.closed:
+    while done < n and not search.spent and not search.finishing.begun and not tree.root.closed:
         wave = min(parallel, n - done)
-        await tree.rollouts(wave)
+        if finished := await tree.rollouts(wave):
+            yield finished
         done += wave
         yield Progress(f"{done} of {n} rollouts: {len(search.leaves)} solutions have ended")
     if search.cause and not search.spent and not search.leaves and not tree.unfinished:

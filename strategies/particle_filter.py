@@ -50,7 +50,7 @@ async def particle_filter(
     refuse_choices(task, n)
     prm = scorer(prm)
     task = prompted(task, system_prompt, examples)
-    search = StepSearch(task, engine, prm, aggregation or prm.aggregation, separator, step_tokens)
+    search = StepSearch(task, engine, prm, aggregation or prm.aggregation, separator, step_tokens, account)
     rng = random.Random(task.sampling.seed)
     root = await search.root()
     particles: list[Trajectory] = []
@@ -59,6 +59,10 @@ async def particle_filter(
     for iteration in range(1, iterations + 1):
         particles = [root] * n
         for step in range(1, max_steps + 1):
+            wanted = copies(particles[1:] if reference else particles)
+            if search.is_late([particle for particle, _ in wanted]):
+                yield await search.finish(wanted)
+                break
             particles = await extended(search, particles, reference, step)
             growing = [p for p in particles if not p.ended]
             yield Progress(f"iteration {iteration}, step {step}: {len(growing)} of {len(particles)} particles grow")
@@ -68,8 +72,8 @@ async def particle_filter(
             shares = weights([search.score(p) for p in particles], weight_temperature)
             fixed = [particles[0]] if reference else []
             particles = fixed + [particles[i] for i in resample(shares, n - len(fixed), resampling, rng)]
-        search.leaves += [p for p in particles if p.ended]
-        if search.spent or not particles:
+        search.retire(particles)
+        if search.spent or search.finishing.begun or not particles:
             break
         shares = weights([search.score(p) for p in particles], weight_temperature)
         reference = particles[resample(shares, 1, "multinomial", rng)[0]]
@@ -81,13 +85,19 @@ async def extended(
 ) -> list[Trajectory]:
     """Every particle one step on; equal ones in one engine call, ended ones as they are, the reference first."""
     free = list(particles[1:] if reference else particles)
-    copies: dict[int, list[Trajectory]] = {}
-    for particle in free:
-        if not particle.ended:
-            copies.setdefault(id(particle), []).append(particle)
-    grown = await search.grow([(same[0], len(same)) for same in copies.values()], unique=False) if copies else []
+    wanted = copies(free)
+    grown = await search.grow(wanted, unique=False) if wanted else []
     kept = [prefix(reference, step)] if reference else []
     return kept + [p for p in free if p.ended] + [child for children in grown for child in children]
+
+
+def copies(particles: Sequence[Trajectory]) -> list[tuple[Trajectory, int]]:
+    """Each particle that can grow, and how many of them are the same one."""
+    same: dict[int, list[Trajectory]] = {}
+    for particle in particles:
+        if not particle.ended:
+            same.setdefault(id(particle), []).append(particle)
+    return [(group[0], len(group)) for group in same.values()]
 
 
 def prefix(trajectory: Trajectory, steps: int) -> Trajectory:

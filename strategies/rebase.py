@@ -15,7 +15,7 @@ from strategies.best_of_n import HowToAggregate
 from strategies.budget import Account
 from strategies.prompts import Examples, SystemPrompt, prompted
 from strategies.sampling import refuse_choices
-from strategies.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer
+from strategies.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer, to_ends
 
 TEMPERATURE = 1.0
 """Of the paper's samples, where the request gives none."""
@@ -46,12 +46,15 @@ async def rebase(
     task = prompted(task, system_prompt, examples)
     if task.sampling.temperature is None:
         task = replace(task, sampling=replace(task.sampling, temperature=TEMPERATURE))
-    search = StepSearch(task, engine, prm, aggregation or prm.aggregation, separator, step_tokens)
+    search = StepSearch(task, engine, prm, aggregation or prm.aggregation, separator, step_tokens, account)
     nodes = [await search.root()]
     for depth in range(1, max_steps + 1):
         nodes.sort(key=search.score, reverse=True)
         shares = widths([search.score(node) for node in nodes], n - len(search.leaves), balance_temperature)
         wanted = [(node, share) for node, share in zip(nodes, shares, strict=True) if share]
+        if search.is_late([node for node, _ in wanted]):
+            yield await search.finish(to_ends([node for node, _ in wanted], n))
+            break
         grown = await search.grow(wanted, unique=False)
         children = search.retire([child for siblings in grown for child in siblings])
         yield Progress(

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from strategies.answers import canonical, extract
+from strategies.base import Progress
 from strategies.budget import Account
 from strategies.search_tree import Node, Noise, Rule
-from strategies.step_search import StepSearch, Trajectory
+from strategies.step_search import StepSearch, Trajectory, to_ends
 
 
 class Unscored(StepSearch):
@@ -47,8 +48,8 @@ class Tree:
     """Solutions that reached `max_steps`."""
     _place: int = 0
 
-    async def rollouts(self, n: int) -> None:
-        """Select, expand, evaluate and back up, n times at once.
+    async def rollouts(self, n: int) -> Progress | None:
+        """Select, expand, evaluate and back up, n times at once; tells if the deadline has them finished instead.
 
         Evaluated by the reward model, a rollout goes on selecting and expanding to a solution's end. By agreement, it
         expands once and samples the rest.
@@ -61,12 +62,20 @@ class Tree:
             walks = [node for node in walks if not self._is_end(node.trajectory)]
             if not walks or (expanded and self.by_agreement):
                 break
+            if self.search.is_late([node.trajectory for node in walks]):
+                return await self._finish(walks)
             await self._expand(walks)
             walks, expanded = self._down(walks), True
         ends += await self._simulated(walks)
         for end in ends:
             end.node.leave()
             end.node.back_up(self.search.score(end.trajectory), end.answer)
+        return None
+
+    async def _finish(self, walks: Sequence[Node]) -> Progress:
+        """Has each walk come to a solution's end, which takes part in the vote; nothing is backed up any more."""
+        reached = list(dict.fromkeys(walks))
+        return await self.search.finish(to_ends([node.trajectory for node in reached], self.branch), place=self._place)
 
     def growing(self) -> list[Trajectory]:
         """What can still be gone on from, and was not."""

@@ -29,7 +29,8 @@ from strategies.base import (
     Task,
     TokenIds,
 )
-from strategies.budget import BudgetSpent
+from strategies.budget import Account, BudgetSpent
+from strategies.finishing import Finishing
 from strategies.pool import telling
 from strategies.sampling import elect, fail_growing, succeeded, with_temperature
 
@@ -94,12 +95,18 @@ class StepSearch:
     aggregation: Aggregation
     separator: str = "\n\n"
     step_tokens: int | None = None
+    account: Account = field(default_factory=Account)
+    """The request's, whose deadline the search has to meet."""
     leaves: list[Trajectory] = field(default_factory=list)
     cut: list[Trajectory] = field(default_factory=list)
     failed: list[Trajectory] = field(default_factory=list)
     spent: bool = False
     """Whether the budget is: no more can be grown."""
+    finishing: Finishing = field(init=False)
     _told: asyncio.Queue[str | None] = field(default_factory=asyncio.Queue)
+
+    def __post_init__(self) -> None:
+        self.finishing = Finishing(self.account)
 
     @property
     def cause(self) -> Exception | None:
@@ -142,15 +149,35 @@ class StepSearch:
         # Siblings stand beside one another in the queue, so what they share is still in the prefix cache.
         order = sorted(range(len(wanted)), key=lambda i: wanted[i][0].token_ids)
         tasks: dict[int, asyncio.Task[list[Trajectory]]] = {}
-        async with asyncio.TaskGroup() as group:
-            for i in order:
-                parent, n = wanted[i]
-                tasks[i] = group.create_task(self._children(parent, n, place + i, lookahead, unique))
+        with self.finishing.round():
+            async with asyncio.TaskGroup() as group:
+                for i in order:
+                    parent, n = wanted[i]
+                    tasks[i] = group.create_task(self._children(parent, n, place + i, lookahead, unique))
         return [tasks[i].result() for i in range(len(wanted))]
+
+    def is_late(self, best: Sequence[Trajectory]) -> bool:
+        """Whether the best branches must be finished now, so that they have ended at the deadline."""
+        return not self.spent and self.finishing.due([trajectory.completion_tokens for trajectory in best])
+
+    async def finish(self, wanted: Sequence[tuple[Trajectory, int]], *, place: int = 0) -> Progress:
+        """Generates branches to their ends, as many of each as wanted; they keep the scores that they have."""
+        left = self.account.seconds_left or 0.0
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._children(parent, n, place + i, 0, unique=False, whole=True))
+                for i, (parent, n) in enumerate(wanted)
+            ]
+        self.retire([child for task in tasks for child in task.result()])
+        count = sum(n for _, n in wanted)
+        return Progress(f"{left:.2f} s are left: {count} branches are finished, without widening and without scores")
 
     def retire(self, children: Sequence[Trajectory]) -> list[Trajectory]:
         """Those that can grow; the ended ones become leaves."""
-        self.leaves += [child for child in children if child.ended]
+        ended = [child for child in children if child.ended]
+        self.leaves += ended
+        for child in ended:
+            self.finishing.ended(child.completion_tokens)
         return [child for child in children if not child.ended]
 
     def running(self, work: Coroutine[Any, Any, None]) -> AsyncGenerator[Progress, None]:
@@ -160,13 +187,17 @@ class StepSearch:
     def tell(self, line: str) -> None:
         self._told.put_nowait(line)
 
-    async def _children(self, parent: Trajectory, n: int, place: int, lookahead: int, unique: bool) -> list[Trajectory]:
+    async def _children(
+        self, parent: Trajectory, n: int, place: int, lookahead: int, unique: bool, *, whole: bool = False
+    ) -> list[Trajectory]:
         children: list[Trajectory] = []
         try:
-            children = await self.expand(parent, n, place)
+            children = await self.expand(parent, n, place, whole=whole)
+            if whole:
+                return children
             if unique:
                 children = distinct(children)
-            return await self.scored(children, lookahead)
+            return await self._scored_in_time(children, lookahead)
         except BudgetSpent:
             self.spent = True
             self.cut += children or [parent]
@@ -174,16 +205,35 @@ class StepSearch:
             self.failed += [_failed(t, error) for t in children or [parent]]
         return []
 
-    async def expand(self, parent: Trajectory, n: int, place: int = 0, *, greedy: bool = False) -> list[Trajectory]:
-        """Samples n children of one more step each, not scored; those that were cut off go to `cut`.
+    async def _scored_in_time(self, children: list[Trajectory], lookahead: int) -> list[Trajectory]:
+        """As `scored`, or as they are where they must be finished before that is done."""
+        growing = [child.completion_tokens for child in children if not child.ended]
+        spare = self.finishing.spare_s(growing)
+        if growing and (self.finishing.begun or spare == 0):
+            self.finishing.begin()
+            return children
+        try:
+            async with asyncio.timeout(spare) as limit:
+                return await self.scored(children, lookahead)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self.finishing.begin()
+            return children
+
+    async def expand(
+        self, parent: Trajectory, n: int, place: int = 0, *, greedy: bool = False, whole: bool = False
+    ) -> list[Trajectory]:
+        """Samples n children of one more step each, or of all that is left, not scored; what was cut off goes to `cut`.
 
         Raises:
             BudgetSpent: nothing more can be bought.
         """
         samples: dict[int, Sample] = {}
         prompt = replace(self.task.prompt, token_ids=parent.token_ids)
+        sampling = self._sampling(parent, place, greedy, whole)
         try:
-            async with aclosing(self.engine.generate(prompt, self._sampling(parent, place, greedy), n)) as chunks:
+            async with aclosing(self.engine.generate(prompt, sampling, n)) as chunks:
                 async for chunk in chunks:
                     samples.setdefault(chunk.index, Sample()).chunks.append(chunk)
         except BudgetSpent:
@@ -197,9 +247,9 @@ class StepSearch:
         self.spent = self.spent or any(c.samples[-1].finish_reason == "budget" for c in children)
         return whole
 
-    def _sampling(self, parent: Trajectory, place: int, greedy: bool) -> Sampling:
+    def _sampling(self, parent: Trajectory, place: int, greedy: bool, whole: bool) -> Sampling:
         sampling = self.task.sampling if greedy else with_temperature(self.task.sampling)
-        limits = [self.step_tokens, self._room(parent)]
+        limits = [None if whole else self.step_tokens, self._room(parent)]
         seed = sampling.seed
         if seed is not None:
             # Each expansion has its own stream of randomness, the same in every run.
@@ -208,7 +258,7 @@ class StepSearch:
         least = max(0, (sampling.min_tokens or 0) - parent.completion_tokens)
         return replace(
             sampling,
-            stop=(*dict.fromkeys((self.separator, *sampling.stop)),),
+            stop=sampling.stop if whole else (*dict.fromkeys((self.separator, *sampling.stop)),),
             include_stop=True,
             max_tokens=most,
             min_tokens=(least if most is None else min(least, most)) or None,
@@ -272,7 +322,9 @@ class StepSearch:
             Exception: the first cause, if every branch has failed.
         """
         ended = [leaf for leaf in self.leaves if leaf.samples]
-        pool = ended or [t for t in (*live, *self.cut) if t.samples]
+        # What was to be finished is cut further on than where it grew from.
+        growing = () if self.finishing.begun and self.cut else live
+        pool = ended or [t for t in (*growing, *self.cut) if t.samples]
         if not pool and self.cause and not self.spent:
             raise self.cause
         if not pool:
@@ -335,6 +387,11 @@ def without_suffix(sample: Sample, suffix: str) -> Sample:
         chunks.append(replace(chunk, text=chunk.text[: len(chunk.text) - cut]))
         left -= cut
     return Sample(chunks[::-1])
+
+
+def to_ends(best: Sequence[Trajectory], n: int) -> list[tuple[Trajectory, int]]:
+    """How the best branches are finished: one of each, but n where nothing has grown from the root."""
+    return [(branch, 1 if branch.samples else n) for branch in best]
 
 
 def spread(parents: Sequence[Trajectory], total: int) -> list[tuple[Trajectory, int]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from strategies.base import Chunk, Final, Sample
+from strategies.finishing import Finishing
 from strategies.pool import together
 from strategies.thoughts import UNVALUED, Evaluator, Policy, Value, nothing, vote_by_value, with_failed
 
@@ -59,6 +60,7 @@ class Tree:
     n_generate: int
     n_evaluate: int
     voting: bool
+    finishing: Finishing
     leaves: list[State] = field(default_factory=list)
     cut: list[State] = field(default_factory=list)
     seen: list[State] = field(default_factory=list)
@@ -90,6 +92,10 @@ class Tree:
         self.leaves += [state for state in states if state.ended]
         return [state for state in states if not state.ended]
 
+    def is_late(self, states: Sequence[State]) -> bool:
+        """Whether the rest of these solutions must be written now, so that it is there at the deadline."""
+        return not self.policy.spent and self.finishing.due([state.completion_tokens for state in states])
+
     async def complete(self, states: Sequence[State]) -> str:
         """Writes the rest of each solution, which keeps its value; tells of it."""
         ends: dict[int, list[State]] = {}
@@ -103,7 +109,10 @@ class Tree:
             ends[place] = [replace(state, thoughts=(*state.thoughts, sample), ended=True) for sample in samples]
 
         await together([finish(place) for place in range(len(states))])
-        self.leaves += [end for place in range(len(states)) for end in ends[place] if self._whole(end)]
+        done = [end for place in range(len(states)) for end in ends[place] if self._whole(end)]
+        self.leaves += done
+        for end in done:
+            self.finishing.ended(end.completion_tokens)
         return f"{len(self.leaves)} solutions have ended"
 
     async def final(self, within_s: float | None) -> Final:

@@ -15,9 +15,12 @@ from strategies import strategy
 from strategies.base import Engine, Event, Progress, Refused, Task
 from strategies.best_of_n import HowToAggregate
 from strategies.budget import Account
+from strategies.finishing import Finishing
 from strategies.prompts import Examples, SystemPrompt, prompted
 from strategies.thought_tree import State, Tree
 from strategies.thoughts import EvaluationCount, EvaluationTokens, Evaluator, Policy, refuse_unthinkable
+
+LATE = "the deadline is near, so solutions are finished instead of widened"
 
 
 @strategy("tree_of_thoughts", paper="2305.10601", scored=True)
@@ -64,7 +67,7 @@ async def tree_of_thoughts(
         raise Refused(f"n is at most the states that the search keeps ({most}), got {task.choices}", "n")
     policy = Policy(prompted(task, system_prompt, examples), engine)
     judge = Evaluator(policy, prm if evaluator in (None, "prm") else None, aggregation, evaluation_tokens)
-    tree = Tree(policy, judge, generator, n_generate, n_evaluate, voting=evaluator == "vote")
+    tree = Tree(policy, judge, generator, n_generate, n_evaluate, evaluator == "vote", Finishing(account))
     if search == "bfs":
         walk = breadth_first(tree, breadth, max_steps)
     else:
@@ -79,7 +82,11 @@ async def breadth_first(tree: Tree, breadth: int, max_steps: int) -> AsyncGenera
     """Algorithm 1. Ended states give their place up, so compute shrinks as solutions end."""
     states = [State()]
     for step in range(1, max_steps + 1):
-        children = await tree.evaluated(await tree.children(states))
+        if tree.is_late(states):
+            yield Progress(f"step {step}: {LATE}")
+            break
+        with tree.finishing.round():
+            children = await tree.evaluated(await tree.children(states))
         if not children:
             break
         kept = sorted(children, key=lambda s: s.value.value, reverse=True)[: breadth - len(tree.leaves)]
@@ -98,11 +105,16 @@ async def depth_first(tree: Tree, max_steps: int, threshold: float, max_visits: 
         if not stack or tree.policy.spent:
             break
         state = stack.pop()
+        if tree.is_late([state]):
+            yield Progress(f"visit {visit}: {LATE}")
+            stack.append(state)
+            break
         if state.ended or len(state.thoughts) == max_steps:
             yield Progress(f"visit {visit}: depth {len(state.thoughts)} is the end of a solution")
             yield Progress(await tree.complete(tree.retire([state])))
             continue
-        children = await tree.evaluated(await tree.children([state]))
+        with tree.finishing.round():
+            children = await tree.evaluated(await tree.children([state]))
         good = [child for child in children if child.value.value > threshold]
         pruned += [child for child in children if child.value.value <= threshold]
         stack += sorted(good, key=lambda s: s.value.value, reverse=True)[::-1]

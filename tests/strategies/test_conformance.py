@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from searching import TASK, BreakingEngine, CrowdedEngine, LosingEngine, begin, broken, search, world
+from virtual_time import in_virtual_time
 
 import strategies
 from prm import FakePRM, OnTokens, PRMError, ProcessRewardModel, StepScores
@@ -213,7 +214,7 @@ def test_a_deadline_returns_what_there_is(entry: Entry, token_s: float) -> None:
         assert done.account.usage.completion_tokens == engine.generated
         assert engine.live == 0
 
-    asyncio.run(main())
+    in_virtual_time(main())
 
 
 def test_a_deadline_does_not_wait_for_scores(entry: Entry) -> None:
@@ -226,7 +227,7 @@ def test_a_deadline_does_not_wait_for_scores(entry: Entry) -> None:
         assert done.final.best.text
         assert done.account.stop_reason == ("deadline" if entry.scored else None)
 
-    asyncio.run(main())
+    in_virtual_time(main())
 
 
 def test_a_deadline_does_not_wait_for_algebra(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
