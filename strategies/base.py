@@ -267,6 +267,8 @@ class Final:
     confidence: float | None = None
     """In [0, 1]: the returned answer's share of the vote, or its score with the selector `best`."""
     votes: tuple[Vote, ...] = ()
+    decision: Mapping[str, Any] | None = None
+    """Why so much was spent, as JSON, where the strategy decided that; nothing that a client or a model wrote."""
 
     @property
     def best(self) -> Candidate:

@@ -11,6 +11,7 @@ from prm import Aggregation, OnTokens, ProcessRewardModel, StepScores
 from prm.base import check_scores
 from strategies.base import Chunk, Engine, Event, Prompt, Sampling, TokenIds
 from strategies.latency import CallTimer, Latency, ScoringTimer
+from strategies.policy import InUse
 from strategies.trace import Recorder
 
 StopReason = Literal["max_samples", "max_tokens", "max_prm_tokens", "deadline"]
@@ -72,6 +73,8 @@ class Account:
     """Whether that wait was ended."""
     latency: Latency = field(default_factory=Latency)
     """What generating and scoring take at the moment; learns from what this account pays for."""
+    policy: InUse | None = None
+    """How compute is spent best on this model, as far as that was measured."""
 
     @property
     def wall_s(self) -> float:

@@ -66,6 +66,19 @@ class Lineage:
         for chain in chains:
             self._steps.setdefault(chain, []).append(number)
 
+    def passed(self, sample: TokenIds, path: TokenIds) -> None:
+        """A search begins with a part of a sample that was drawn whole: what goes on from there goes on from it.
+
+        Args:
+            sample: its token ids.
+            path: the prompt's, and the sample's up to the part's end.
+        """
+        roots = ((), *self._roots)
+        found = next((numbers for root in roots if (numbers := self._paths.get(hash(root + sample)))), None)
+        if found:
+            self._paths.setdefault(hash(path), []).append(found[0])
+            self._lengths.add(len(path))
+
     def continued(self, ids: TokenIds) -> tuple[int, ...]:
         """The sample whose path is the longest beginning of `ids`."""
         lengths = [len(ids)] if len(ids) in self._lengths else []
