@@ -19,7 +19,7 @@ install: .venv/.installed
 serve: .venv/.installed
 	@exec $(BIN)/tts-server serve $(SERVE)
 
-test: .venv/.dev
+test: .venv/.dev .venv/.clients
 	@$(BIN)/python -m pytest
 
 check: .venv/.dev
@@ -45,4 +45,8 @@ clean:
 
 .venv/.dev: .venv/.installed requirements/dev.txt
 	@requirements/install.sh dev
+	@touch $@
+
+.venv/.clients: .venv/.installed requirements/clients.txt tests/acceptance/node/package-lock.json
+	@requirements/install.sh clients
 	@touch $@

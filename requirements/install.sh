@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up .venv of this checkout. usage: requirements/install.sh auto|gpu|cpu|portable|dev
+# Sets up .venv of this checkout. usage: requirements/install.sh auto|gpu|cpu|portable|dev|clients
 # PYTHON names the interpreter; pip's own configuration and variables say where packages come from.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -53,9 +53,22 @@ dev() {
     pip install --no-deps --requirement requirements/dev.txt
 }
 
+clients() {
+    say "the Python clients that the tests run, as pinned in requirements/clients.txt, in .venv/clients"
+    .venv/bin/python -m venv --clear .venv/clients
+    .venv/clients/bin/python -m pip --disable-pip-version-check --no-input --quiet install \
+        --requirement requirements/clients.txt
+    if command -v npm >/dev/null; then
+        say "the node clients that the tests run"
+        npm ci --silent --no-audit --no-fund --prefix tests/acceptance/node
+    else
+        say "there is no npm: the tests of node clients will be skipped"
+    fi
+}
+
 device=${1:-auto}
 [ "$device" != auto ] || device=$(detect)
 case $device in
-    gpu | cpu | portable | dev) environment; "$device" ;;
+    gpu | cpu | portable | dev | clients) environment; "$device" ;;
     *) die "the device is auto, gpu, cpu or portable, not $device." ;;
 esac
