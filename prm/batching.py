@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -11,6 +11,8 @@ from prm.base import OnTokens, PRMError
 from prm.family import Layout
 
 Scores = tuple[float, ...]
+OnBatch = Callable[[Sequence[float]], None]
+"""Told of each batch that begins, by the seconds for which each of its layouts has waited; does not raise."""
 
 _CONSIDERED = 256
 """Waiting layouts among which a batch is chosen, the oldest: choosing must not take as long as reading."""
@@ -71,12 +73,14 @@ class Batcher:
         reader: reads them, on the worker thread only.
         name: of the worker thread.
         wait_s: seconds that a layout waits for others to join its batch while the thread has nothing to do.
+        on_batch: called on the worker thread.
     """
 
-    def __init__(self, reader: Reader, name: str, wait_s: float) -> None:
+    def __init__(self, reader: Reader, name: str, wait_s: float, on_batch: OnBatch | None = None) -> None:
         self.computed = 0
         """Tokens of all batches that were begun."""
         self._wait_s = wait_s
+        self._on_batch = on_batch
         self._waiting: list[_Job] = []
         self._changed = threading.Condition()
         self._closed = False
@@ -166,6 +170,9 @@ class Batcher:
                 self.computed += tokens
             taken = set(map(id, batch))
             self._waiting = [job for job in self._waiting if id(job) not in taken]
+        if batch and self._on_batch:
+            now = time.monotonic()
+            self._on_batch([now - job.due + self._wait_s for job in batch])
         return batch
 
     def _done(self, jobs: Sequence[_Job]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prm.base import OnTokens, PRMError
-from prm.batching import Batcher, Scores
+from prm.batching import Batcher, OnBatch, Scores
 from prm.families import build, detect
 from prm.family import Config, FamilyPRM, Head, Layout
 
@@ -45,6 +45,8 @@ class TransformersBackend:
         wait_s: float = 0.002,
         args: Mapping[str, Any] | None = None,
     ) -> None:
+        self.on_batch: OnBatch | None = None
+        """To be set before the start."""
         self._path = path
         self._config = config
         self._head = head
@@ -114,7 +116,7 @@ class TransformersBackend:
         said = {key: value for key, value in self._limits.items() if value is not None}
         reader = IncrementalReader(model.backbone, model.score, Limits(**{**defaults, **said}))
         reader.check()
-        self._batcher = Batcher(reader, f"prm {self._path}", self._wait_s)
+        self._batcher = Batcher(reader, f"prm {self._path}", self._wait_s, self.on_batch)
 
 
 def load_prm(

@@ -5,11 +5,11 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from prm import Aggregation, OnTokens, ProcessRewardModel, StepScores
 from prm.base import check_scores
-from strategies.base import Chunk, Engine, Event, Prompt, Sampling, TokenIds
+from strategies.base import Chunk, Delta, Engine, Event, Final, Prompt, Sampling, TokenIds
 from strategies.latency import CallTimer, Latency, ScoringTimer
 from strategies.policy import InUse
 from strategies.trace import Recorder
@@ -56,6 +56,16 @@ class BudgetSpent(Exception):
         self.reason = reason
 
 
+class Spans(Protocol):
+    """Sees a search and its calls from outside, and changes nothing."""
+
+    def search(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]: ...
+
+    def engine(self, engine: Engine) -> Engine: ...
+
+    def prm(self, prm: ProcessRewardModel) -> ProcessRewardModel: ...
+
+
 @dataclass(slots=True)
 class Account:
     """One request's budget and usage. Its engine and reward model count every token and stop when it is spent."""
@@ -67,6 +77,14 @@ class Account:
     started: float = field(default_factory=time.monotonic)
     recorder: Recorder | None = None
     """Sees what the search does, where a record of it is kept."""
+    spans: Spans | None = None
+    """See it too, where it is part of a distributed trace."""
+    live: int = 0
+    """Samples that grow now."""
+    first_s: float | None = None
+    """When the answer's first token was known, in seconds from the start."""
+    final: Final | None = None
+    """The end of the search, once it has come."""
     waiter: asyncio.Task[Any] | None = None
     """Who waits for the search's next event."""
     is_cut: bool = False
@@ -122,14 +140,37 @@ class Account:
         return BudgetSpent(reason)
 
     def meter(self, engine: Engine) -> Engine:
-        return MeteredEngine(engine, self)
+        return MeteredEngine(self.spans.engine(engine) if self.spans else engine, self)
 
     def meter_prm(self, prm: ProcessRewardModel) -> ProcessRewardModel:
-        return MeteredPRM(prm, self)
+        return MeteredPRM(self.spans.prm(prm) if self.spans else prm, self)
 
     def watched(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-        """The events of the search that this account pays for, seen by its recorder."""
-        return self.recorder.watch(events) if self.recorder else events
+        """The events of the search that this account pays for, seen by whoever watches it."""
+        seen = self._seen(events)
+        return self.spans.search(seen) if self.spans else seen
+
+    async def _seen(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+        recorder = self.recorder
+        failure: Exception | None = None
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    if self.first_s is None and isinstance(event, (Delta, Final)):
+                        self.first_s = self.wall_s
+                    if isinstance(event, Final):
+                        self.final = event
+                    if recorder:
+                        recorder.see(event)
+                    yield event
+            if self.final is None:
+                failure = RuntimeError("the strategy ended without a final event")
+        except Exception as error:
+            failure = error
+            raise
+        finally:
+            if recorder:
+                recorder.end(failure)
 
 
 class MeteredEngine:
@@ -164,29 +205,34 @@ class MeteredEngine:
         usage.samples += n
         growing = set(range(n))
         timer = CallTimer(account.latency.engine, whole=first_call and not prompt.token_ids)
-        with account.recorder.call(prompt, sampling, n) if account.recorder else nullcontext() as note:
-            async with aclosing(self._engine.generate(prompt, sampling, n)) as chunks:
-                while growing and not account.spent() and (chunk := await self._next(chunks, len(growing), n)):
-                    timer.grown(chunk)
-                    if first_call and chunk.prompt_tokens:
-                        usage.prompt_tokens, usage.cached_tokens = chunk.prompt_tokens, chunk.cached_tokens
-                        first_call = False
-                    usage.engine_prompt_tokens += chunk.prompt_tokens
-                    usage.cached_prompt_tokens += chunk.cached_tokens
-                    usage.completion_tokens += chunk.completion_tokens
-                    if note:
-                        note(chunk)
-                    if chunk.finish_reason:
-                        growing.discard(chunk.index)
-                    yield chunk
-            if growing and (reason := account.spent()):
-                account.stop(reason)
-                for index in sorted(growing):
-                    cut = Chunk(index, finish_reason="budget")
-                    if note:
-                        note(cut)
-                    yield cut
-            timer.ended()
+        account.live += n
+        try:
+            with account.recorder.call(prompt, sampling, n) if account.recorder else nullcontext() as note:
+                async with aclosing(self._engine.generate(prompt, sampling, n)) as chunks:
+                    while growing and not account.spent() and (chunk := await self._next(chunks, len(growing), n)):
+                        timer.grown(chunk)
+                        if first_call and chunk.prompt_tokens:
+                            usage.prompt_tokens, usage.cached_tokens = chunk.prompt_tokens, chunk.cached_tokens
+                            first_call = False
+                        usage.engine_prompt_tokens += chunk.prompt_tokens
+                        usage.cached_prompt_tokens += chunk.cached_tokens
+                        usage.completion_tokens += chunk.completion_tokens
+                        if note:
+                            note(chunk)
+                        if chunk.finish_reason and chunk.index in growing:
+                            growing.remove(chunk.index)
+                            account.live -= 1
+                        yield chunk
+                if growing and (reason := account.spent()):
+                    account.stop(reason)
+                    for index in sorted(growing):
+                        cut = Chunk(index, finish_reason="budget")
+                        if note:
+                            note(cut)
+                        yield cut
+                timer.ended()
+        finally:
+            account.live -= len(growing)
 
     async def _next(self, chunks: AsyncGenerator[Chunk, None], growing: int, n: int) -> Chunk | None:
         """The next chunk of a call of whose n samples so many grow; None if the deadline comes first."""

@@ -5,8 +5,7 @@ what. Nothing is kept that follows from something else that is kept.
 """
 
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -102,24 +101,17 @@ class Recorder:
     def now_s(self) -> float:
         return time.monotonic() - self.started
 
-    async def watch(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-        """The events of the search, as they are."""
-        try:
-            async with aclosing(events):
-                async for event in events:
-                    if isinstance(event, Progress | Incumbent):
-                        self.events.append((self.now_s, event))
-                    elif isinstance(event, Final):
-                        self.final = event
-                    yield event
-            if self.final is None:
-                self.error = RuntimeError("the strategy ended without a final event")
-        except Exception as error:
-            self.error = error
-            raise
-        finally:
-            self.ended_s = self.now_s
-            self.on_end()
+    def see(self, event: Event) -> None:
+        """An event of the search."""
+        if isinstance(event, (Progress, Incumbent)):
+            self.events.append((self.now_s, event))
+        elif isinstance(event, Final):
+            self.final = event
+
+    def end(self, failure: Exception | None) -> None:
+        """The search is over, by itself, by a failure, or because nobody wanted more."""
+        self.error, self.ended_s = failure, self.now_s
+        self.on_end()
 
     def call(self, prompt: Prompt, sampling: Sampling, n: int) -> "Call":
         """Records a call that begins, until it is left."""

@@ -165,14 +165,14 @@ def test_a_chunk_that_comes_after_an_end_does_no_harm() -> None:
 
 
 def test_a_strategy_that_ends_without_a_final_has_failed() -> None:
-    _, recorder = recorded()
+    account, recorder = recorded()
 
     async def nothing() -> Any:
         return
         yield
 
     async def main() -> None:
-        async for _ in recorder.watch(nothing()):
+        async for _ in account.watched(nothing()):
             pass
 
     asyncio.run(main())
