@@ -16,6 +16,8 @@ __all__ = ["Lane"]
 
 _FULL = 2**20
 """Bytes that wait to be read, beyond which the upstream has to wait too."""
+_EMPTY = 2**18
+"""Bytes in a row that bring nothing of a body, as heads and trailers do not, beyond which it is no answer."""
 
 
 class Lane(asyncio.Protocol):
@@ -48,7 +50,7 @@ class Lane(asyncio.Protocol):
         self._has_head = self._complete = self._stays = self._paused = False
         self._error: httpx.TransportError | None = None
         self._body: list[bytes] = []
-        self._waiting = 0
+        self._waiting = self._empty = 0
 
     @property
     def headers(self) -> httpx.Headers:
@@ -145,15 +147,21 @@ class Lane(asyncio.Protocol):
             # Nobody asked for more.
             self.close()
             return
+        self._empty += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._error = httpx.RemoteProtocolError(str(error))
-            self.close()
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._fail(str(error))
+        if self._empty > _EMPTY:
+            self._fail(f"more than {_EMPTY} bytes that are no body")
         if self._waiting > _FULL and not self._paused and self._transport:
             self._paused = True
             self._transport.pause_reading()
         self._tell()
+
+    def _fail(self, why: str) -> None:
+        self._error = self._error or httpx.RemoteProtocolError(why)
+        self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -169,8 +177,13 @@ class Lane(asyncio.Protocol):
 
     # What the parser calls.
 
+    def on_message_begin(self) -> None:
+        if self._complete:
+            raise ValueError("an answer to nothing")
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name, value))
+        if not self._has_head:
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
@@ -182,6 +195,7 @@ class Lane(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         self._body.append(body)
         self._waiting += len(body)
+        self._empty = 0
 
     def on_message_complete(self) -> None:
         self._complete = self._has_head

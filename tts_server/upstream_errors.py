@@ -13,6 +13,8 @@ from tts_server.errors import APIError, ContextTooLong, EngineUnavailable, Inval
 _LIMIT = re.compile(r"maximum (?:context|model) length\D{1,6}(\d+)", re.IGNORECASE)
 _TOKENS = re.compile(r"(?:length \(?|contains |resulted in |requested |at least )(\d+)(?!\d| char)", re.IGNORECASE)
 _LONGEST = 500
+_LONGEST_WAIT_S = 24 * 3600.0
+"""Whatever an upstream asks for: a number without end is none."""
 
 
 class NoSuchPath(UpstreamError):
@@ -67,9 +69,9 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         try:
             wait = parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
-    return max(0.0, wait)
+    return min(max(0.0, wait), _LONGEST_WAIT_S)
 
 
 def _error_object(body: bytes) -> Mapping[str, Any]:
@@ -85,7 +87,10 @@ def _error_object(body: bytes) -> Mapping[str, Any]:
 
 
 def _message(error: Mapping[str, Any], key: str | None) -> str:
-    message = str(error.get("message") or "")
+    try:
+        message = str(error.get("message") or "")
+    except RecursionError:
+        message = "an error that is nested too deep to be told"
     return (message.replace(key, "***") if key else message)[:_LONGEST]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from strategies.base import Sampling, TokenIds, TokenLogprob
+from tts_server.engines.openai_values import logprob_in, text_in
 
 _ID_PREFIX = "token_id:"
 
@@ -36,26 +37,24 @@ def read_logprobs(logprobs: Mapping[str, Any], token_ids: TokenIds, sampling: Sa
         # With an echo the prompt's tokens stand before the sampled ones, the first of them without a logprob.
         sampled = len(entries) - len(token_ids)
         echoed, entries = entries[1:sampled], entries[sampled:]
-        prompt = tuple(
-            TokenLogprob(t, value, top=_likeliest(top, sampling.prompt_logprobs)) for t, value, top in echoed
-        )
+        prompt = tuple(_logprob(t, value, top=_likeliest(top, sampling.prompt_logprobs)) for t, value, top in echoed)
         if sampling.logprobs is None:
             return Told(prompt, ())
     told = zip(entries, token_ids, strict=True)
-    return Told(prompt, tuple(TokenLogprob(t, value, i, _top(top, sampling)) for (t, value, top), i in told))
+    return Told(prompt, tuple(_logprob(t, value, i, _top(top, sampling)) for (t, value, top), i in told))
 
 
 def _top(top: Mapping[str, float] | None, sampling: Sampling) -> Logprobs:
     if asked := sampling.logprob_token_ids:
         named = top or {}
-        return tuple(TokenLogprob(name, named[name], token) for token in asked if (name := token_name(token)) in named)
+        return tuple(_logprob(name, named[name], token) for token in asked if (name := token_name(token)) in named)
     return _likeliest(top, sampling.logprobs)
 
 
 def _likeliest(top: Mapping[str, float] | None, k: int | None) -> Logprobs:
     # vLLM adds the token itself to the likeliest ones.
     ranked = sorted((top or {}).items(), key=lambda rival: -rival[1])
-    return tuple(TokenLogprob(token, value) for token, value in ranked[:k])
+    return tuple(_logprob(token, value) for token, value in ranked[:k])
 
 
 def token_name(token_id: int) -> str:
@@ -64,5 +63,9 @@ def token_name(token_id: int) -> str:
 
 
 def _chat_logprob(entry: Mapping[str, Any]) -> TokenLogprob:
-    top = tuple(TokenLogprob(rival["token"], rival["logprob"]) for rival in entry.get("top_logprobs") or ())
-    return TokenLogprob(entry["token"], entry["logprob"], top=top)
+    top = tuple(_logprob(rival["token"], rival["logprob"]) for rival in entry.get("top_logprobs") or ())
+    return _logprob(entry["token"], entry["logprob"], top=top)
+
+
+def _logprob(token: Any, value: Any, token_id: int | None = None, top: Logprobs = ()) -> TokenLogprob:
+    return TokenLogprob(text_in(token), logprob_in(value), token_id, top)

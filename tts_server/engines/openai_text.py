@@ -6,6 +6,7 @@ from typing import Any
 
 from strategies.thinking import CLOSE, OPEN
 from tts_server.call_readers import Hermes
+from tts_server.engines.openai_values import text_in
 
 
 class ChatText:
@@ -24,8 +25,8 @@ class ChatText:
             delta: of OpenAI's stream.
             ended: whether it is the choice's last.
         """
-        thought: str = delta.get("reasoning") or delta.get("reasoning_content") or ""
-        content: str = delta.get("content") or ""
+        thought = text_in(delta.get("reasoning")) or text_in(delta.get("reasoning_content"))
+        content = text_in(delta.get("content"))
         calls: Sequence[Mapping[str, Any]] = delta.get("tool_calls") or ()
         text = "" if self._answered else self._think(thought)
         if content or calls:
@@ -48,9 +49,9 @@ class ChatText:
         text = ""
         if call["index"] != self._call:
             text = self._end_call()
-            text += f'{Hermes.OPEN}{{"name": {json.dumps(function["name"])}, "arguments": '
+            text += f'{Hermes.OPEN}{{"name": {json.dumps(text_in(function["name"]))}, "arguments": '
             self._call, self._argued = call["index"], False
-        arguments: str = function.get("arguments") or ""
+        arguments = text_in(function.get("arguments"))
         self._argued = self._argued or bool(arguments.strip())
         return text + arguments
 

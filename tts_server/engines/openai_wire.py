@@ -7,6 +7,7 @@ from typing import Any, Literal
 from strategies.base import Chunk, FinishReason, Prompt, Refused, Sampling
 from tts_server.engines.openai_logprobs import read_logprobs
 from tts_server.engines.openai_text import ChatText
+from tts_server.engines.openai_values import MISFORMED, Usage, number_in, text_in, usage_in
 from tts_server.errors import APIError, UpstreamError
 
 _SHARED = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "logit_bias", "seed")
@@ -170,7 +171,7 @@ class Samples:
         """Samples whose prompt is not counted yet."""
         self._counted = [0] * n
         self._texts = [ChatText() for _ in range(n)]
-        self._usage: Mapping[str, Any] = {}
+        self._usage = Usage()
 
     def read(self, frame: Mapping[str, Any]) -> Iterator[Chunk]:
         """What a frame adds.
@@ -180,7 +181,7 @@ class Samples:
         """
         try:
             yield from self._read(frame)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        except MISFORMED as error:
             raise UpstreamError("The upstream's stream is not in OpenAI's format.") from error
 
     def check_ended(self) -> None:
@@ -198,27 +199,26 @@ class Samples:
         """The chunk that was held back, with what the usage told."""
         if self._held is None:
             return None
-        told = self._usage.get("completion_tokens")
-        missing = 0 if told is None else told - sum(self._counted)
-        prompt_tokens = self._usage.get("prompt_tokens") if len(self._unpaid) == self._n else None
-        details: Mapping[str, Any] = self._usage.get("prompt_tokens_details") or {}
+        usage = self._usage
+        missing = 0 if usage.completion is None else usage.completion - sum(self._counted)
+        prompt_tokens = usage.prompt if len(self._unpaid) == self._n else 0
         return replace(
             self._held,
             completion_tokens=self._held.completion_tokens + missing,
-            prompt_tokens=self._held.prompt_tokens or prompt_tokens or 0,
-            cached_tokens=details.get("cached_tokens") or 0,
+            prompt_tokens=self._held.prompt_tokens or prompt_tokens,
+            cached_tokens=usage.cached,
         )
 
     def _read(self, frame: Mapping[str, Any]) -> Iterator[Chunk]:
         choices: Sequence[Mapping[str, Any]] = frame.get("choices") or ()
-        usage: Mapping[str, Any] = frame.get("usage") or {}
+        usage = usage_in(frame.get("usage") or {})
         if usage and not (choices and self._continuous):
             self._usage = usage
         for choice in choices:
             index = choice["index"]
             if index not in self._growing:
                 continue
-            chunk = self._grow(index, choice, usage if self._continuous else {})
+            chunk = self._grow(index, choice, usage if self._continuous else None)
             if chunk.finish_reason:
                 self._growing.discard(index)
                 if not self._growing:
@@ -227,15 +227,15 @@ class Samples:
             if chunk.text or chunk.completion_tokens or chunk.finish_reason or chunk.prompt_logprobs:
                 yield chunk
 
-    def _grow(self, index: int, choice: Mapping[str, Any], usage: Mapping[str, Any]) -> Chunk:
+    def _grow(self, index: int, choice: Mapping[str, Any], usage: Usage | None) -> Chunk:
         delta: Mapping[str, Any] = choice.get("delta") or {}
-        text: str = choice.get("text") or ""
+        text = text_in(choice.get("text"))
         text += self._texts[index].grow(delta, ended=choice.get("finish_reason") is not None)
-        token_ids = tuple(choice.get("token_ids") or ())
+        token_ids = tuple(map(number_in, choice.get("token_ids") or ()))
         if self._counts_ids:
             tokens = len(token_ids)
         elif usage:
-            tokens = max(0, (usage.get("completion_tokens") or 0) - self._counted[index])
+            tokens = max(0, (usage.completion or 0) - self._counted[index])
         else:
             tokens = int(bool(text))
         self._counted[index] += tokens
@@ -244,7 +244,7 @@ class Samples:
         if (
             index in self._unpaid
             and (tokens or finish)
-            and (known := self._prompt_tokens or usage.get("prompt_tokens"))
+            and (known := self._prompt_tokens or (usage.prompt if usage else 0))
         ):
             self._unpaid.discard(index)
             prompt_tokens = known
@@ -270,6 +270,8 @@ def _finish(choice: Mapping[str, Any]) -> tuple[FinishReason | None, str | None]
     reason, stop = choice.get("finish_reason"), choice.get("stop_reason")
     if reason is None:
         return None, None
+    if not isinstance(reason, str):
+        raise TypeError("a finish reason that is no text")
     if reason in _FAILED:
         raise UpstreamError("The upstream aborted the request.")
     if reason == "length":

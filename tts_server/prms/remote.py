@@ -11,6 +11,7 @@ from typing import Any, Literal
 from prm import OnTokens, PRMError
 from prm.family import Head, LabelTokens, Layout
 from strategies.base import TokenIds
+from tts_server.engines.openai_values import MISFORMED, number_in
 from tts_server.errors import APIError, InvalidRequest, UpstreamError
 from tts_server.pool import pooled
 from tts_server.prms.heads import score, width
@@ -58,9 +59,10 @@ class RemoteReader:
             self._model, self._max_len = await self._find_model()
             if not isinstance(self._head, LabelTokens):
                 self._shape = await self._find_shape()
-        except (APIError, PRMError) as error:
+        except (APIError, PRMError, *MISFORMED) as error:
             await self._http.close()
-            raise UpstreamError(f"The reward model's server {self._http.origin}: {error}") from error
+            why = error if isinstance(error, APIError | PRMError) else "its answers are not in vLLM's format"
+            raise UpstreamError(f"The reward model's server {self._http.origin}: {why}") from error
 
     async def close(self) -> None:
         await self._http.close()
@@ -71,7 +73,10 @@ class RemoteReader:
         if self._shape == "last":
             asked = [Layout(layout.token_ids[: end + 1], (end,)) for layout in layouts for end in layout.ends]
         ask = self._labels if isinstance(self._head, LabelTokens) else self._rows
-        groups = await pooled(partial(ask, on_tokens), list(_groups(asked)), AT_ONCE)
+        try:
+            groups = await pooled(partial(ask, on_tokens), list(_groups(asked)), AT_ONCE)
+        except MISFORMED as error:
+            raise PRMError("the server's answer is not in vLLM's format") from error
         scores = iter([score for group in groups for those in group for score in those])
         return [tuple(next(scores) for _ in layout.ends) for layout in layouts]
 
@@ -194,4 +199,4 @@ def _tell(on_tokens: OnTokens | None, answer: Any) -> None:
     usage = (answer.get("usage") if isinstance(answer, dict) else None) or {}
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
     if on_tokens:
-        on_tokens(usage.get("total_tokens", 0) - cached)
+        on_tokens(max(0, number_in(usage.get("total_tokens") or 0) - number_in(cached)))

@@ -1,0 +1,64 @@
+"""What an upstream sends, taken for what it has to be: its JSON may hold anything anywhere."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+MISFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError)
+"""What reading raises where something has another type or shape than OpenAI's format says."""
+
+_MOST = 2**31
+"""No count and no token id is as large."""
+
+
+class Usage(NamedTuple):
+    """What an upstream tells of its tokens."""
+
+    completion: int | None = None
+    prompt: int = 0
+    cached: int = 0
+
+
+def usage_in(told: Mapping[str, Any]) -> Usage | None:
+    """A frame's usage, if it tells any."""
+    if not told:
+        return None
+    completion = told.get("completion_tokens")
+    details: Mapping[str, Any] = told.get("prompt_tokens_details") or {}
+    return Usage(
+        None if completion is None else number_in(completion),
+        number_in(told.get("prompt_tokens") or 0),
+        number_in(details.get("cached_tokens") or 0),
+    )
+
+
+def number_in(value: Any) -> int:
+    """A count or a token id.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if type(value) is not int or not 0 <= value < _MOST:
+        raise ValueError("a count or a token id that is none")
+    return value
+
+
+def text_in(value: Any) -> str:
+    """A text; nothing is an empty one.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if value is not None and not isinstance(value, str):
+        raise TypeError("something that is no text")
+    return value or ""
+
+
+def logprob_in(value: Any) -> float:
+    """A logprob, which rounding may have left above 0.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if type(value) not in (int, float) or value > 1:
+        raise ValueError("a logprob that is none")
+    return float(value)
