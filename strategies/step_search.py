@@ -242,10 +242,10 @@ class StepSearch:
             fail_growing(samples, error)
         children = [self._child(parent, samples[index]) for index in sorted(samples)]
         self.failed += [c for c in children if c.samples[-1].chunks[-1].error]
-        whole = [c for c in children if c.samples[-1].finish_reason not in ("budget", "error")]
+        grown = [c for c in children if c.samples[-1].finish_reason not in ("budget", "error")]
         self.cut += [c for c in children if c.samples[-1].finish_reason == "budget"]
         self.spent = self.spent or any(c.samples[-1].finish_reason == "budget" for c in children)
-        return whole
+        return grown
 
     def _sampling(self, parent: Trajectory, place: int, greedy: bool, whole: bool) -> Sampling:
         sampling = self.task.sampling if greedy else with_temperature(self.task.sampling)

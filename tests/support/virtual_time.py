@@ -12,15 +12,33 @@ T = TypeVar("T")
 
 
 class _Selector(selectors.DefaultSelector):
-    """Waits for nothing but what other threads do; what it would have waited passes at once."""
+    """What it would have waited passes at once, but where a thread works."""
 
     now = 1000.0
+    working = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self.working:
+            return super().select(None if timeout is None else min(timeout, 0.01))
         ready = super().select(None if timeout is None else 0)
         if not ready and timeout:
             self.now += timeout
         return ready
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    def __init__(self, selector: _Selector) -> None:
+        super().__init__(selector)
+        self._virtual = selector
+
+    def run_in_executor(self, *args: Any) -> asyncio.Future[Any]:
+        self._virtual.working += 1
+        future = super().run_in_executor(*args)
+        future.add_done_callback(lambda _: self._done())
+        return future
+
+    def _done(self) -> None:
+        self._virtual.working -= 1
 
 
 def in_virtual_time(main: Coroutine[Any, Any, T]) -> T:
@@ -28,5 +46,5 @@ def in_virtual_time(main: Coroutine[Any, Any, T]) -> T:
     selector = _Selector()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "monotonic", lambda: selector.now)
-        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+        with asyncio.Runner(loop_factory=lambda: _Loop(selector)) as runner:
             return runner.run(main)
