@@ -10,7 +10,7 @@ they cannot be told apart from the template's. Where that matters, run the engin
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -18,16 +18,15 @@ from typing import Any
 from strategies.base import Chunk, Prompt, Refused, Sampling, TokenIds
 from tts_server.engines.openai_probe import GREETING, Found, ending, probe
 from tts_server.engines.openai_tokenizer import UpstreamTokenizer
+from tts_server.engines.openai_values import ids_in
 from tts_server.engines.openai_wire import Samples, chat_fields, completion_fields, tokenize_body
+from tts_server.engines.parallel import in_parallel, sample_seed
 from tts_server.errors import APIError, ContextTooLong, EngineUnavailable, UpstreamError
 from tts_server.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
-_SEEDS = 2**64
 _KNOWN_TEMPLATES = 256
-_AHEAD = 64
-"""Chunks that parallel requests may be ahead of whoever reads them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,14 @@ class OpenAIEngine:
         self._start_timeout_s = start_timeout_s
         self._check_s = check_s
         self._found: Found | None = None
+        self._health: str | None = None
+        """The path that tells how the upstream is, once it has."""
         self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def upstreams(self) -> tuple[Upstream, ...]:
+        """The one there is, for whoever counts."""
+        return (self._http,)
 
     @property
     def healthy(self) -> bool:
@@ -125,21 +131,30 @@ class OpenAIEngine:
             UpstreamError: it cannot be reached, refuses the key, does not serve the model or speaks no chat.
         """
         try:
-            async with asyncio.timeout(self._start_timeout_s):
-                found = await probe(self._http, self._upstream_model)
-        except TimeoutError:
-            await self._http.close()
-            raise UpstreamError(
-                f"Upstream {self._http.origin}: It did not answer within {self._start_timeout_s:g} s."
-            ) from None
+            self.adopt(await self.look())
         except APIError as error:
             await self._http.close()
             raise UpstreamError(f"Upstream {self._http.origin}: {error.message}") from error
+        self._watch = asyncio.create_task(self._look_after())
+
+    async def look(self) -> Found:
+        """What the upstream serves and can do now.
+
+        Raises:
+            APIError: as for `start`.
+        """
+        try:
+            async with asyncio.timeout(self._start_timeout_s):
+                return await probe(self._http, self._upstream_model)
+        except TimeoutError:
+            raise UpstreamError(f"It did not answer within {self._start_timeout_s:g} s.") from None
+
+    def adopt(self, found: Found) -> None:
+        """Serves what was found."""
         self.model = self.model or found.model
         self.max_model_len = found.max_model_len
         self.continues = found.abilities.continues
         self._found = found
-        self._watch = asyncio.create_task(self._look_after())
         log.info("upstream %s serves %s: %s", self._http.origin, found.model, found.abilities)
 
     async def close(self) -> None:
@@ -162,10 +177,10 @@ class OpenAIEngine:
             raise Refused("The upstream speaks plain chat: it gives no token ids.", "tts.strategy")
         if prompt.token_ids:
             return prompt.token_ids
-        match await self._http.post("/tokenize", tokenize_body(found.model, prompt)):
-            case {"tokens": [int(), *_] as ids}:
-                return tuple(ids)
-        raise UpstreamError("The upstream's answer to /tokenize holds no token ids.")
+        ids = ids_in(await self._http.post("/tokenize", tokenize_body(found.model, prompt)))
+        if not ids:
+            raise UpstreamError("The upstream's answer to /tokenize holds no token ids.")
+        return ids
 
     async def opening(self, prompt: Prompt, sampling: Sampling) -> str:
         """What the upstream's template ends with, asked once for each set of its variables."""
@@ -196,7 +211,7 @@ class OpenAIEngine:
         call = await self._call(prompt, sampling)
         # One sample a request also where there is a seed: n samples of one seeded request need not repeat.
         alone = n == 1 or (call.found.abilities.samples and sampling.seed is None)
-        chunks = self._request(call, n) if alone else _merged([self._request(call, 1, i) for i in range(n)])
+        chunks = self._request(call, n) if alone else in_parallel([self._request(call, 1, i) for i in range(n)])
         async with aclosing(chunks):
             async for chunk in chunks:
                 yield chunk
@@ -218,7 +233,7 @@ class OpenAIEngine:
         """Streams the samples of one request, of which `index` is the first."""
         body: dict[str, Any] = {**call.fields} if n == 1 else {**call.fields, "n": n}
         if call.sampling.seed is not None:
-            body["seed"] = (call.sampling.seed + index + _SEEDS // 2) % _SEEDS - _SEEDS // 2
+            body["seed"] = sample_seed(call.sampling.seed, index)
         samples = Samples(call.found.abilities, n, index, call.prompt_tokens, call.sampling)
         try:
             async with aclosing(self._http.events(call.found.path, body)) as frames:
@@ -231,6 +246,26 @@ class OpenAIEngine:
                 yield chunk
         if last := samples.last():
             yield last
+
+    async def check(self) -> None:
+        """Asks how the upstream is.
+
+        Raises:
+            APIError: it is not well, or does not answer.
+        """
+        if self._health is None:
+            self._health = await self._find_health()
+        else:
+            await self._http.text(self._health)
+
+    async def _find_health(self) -> str:
+        models = f"{self._ready().api}/models"
+        try:
+            await self._http.text("/health")
+        except APIError:
+            await self._http.text(models)
+            return models
+        return "/health"
 
     def _ready(self) -> Found:
         if self._found is None:
@@ -248,41 +283,3 @@ class OpenAIEngine:
                     await self._http.get(f"{found.api}/models", retries=0)
                 except APIError as error:
                     log.warning("upstream %s: %s", self._http.origin, error.message)
-
-
-async def _merged(streams: Sequence[AsyncGenerator[Chunk, None]]) -> AsyncGenerator[Chunk, None]:
-    """Interleaves streams of one sample each; one that fails ends with `error`, and if all do, its cause is raised."""
-    queue: asyncio.Queue[Chunk] = asyncio.Queue(_AHEAD)
-
-    async def pump(index: int, stream: AsyncGenerator[Chunk, None]) -> None:
-        try:
-            async with aclosing(stream):
-                async for chunk in stream:
-                    await queue.put(chunk)
-        except Exception as error:
-            await queue.put(Chunk(index, finish_reason="error", error=error))
-
-    tasks = [asyncio.create_task(pump(index, stream)) for index, stream in enumerate(streams)]
-    failures: list[Chunk] = []
-    cause: Exception | None = None
-    growing, told, alive = len(streams), 0, False
-    try:
-        while growing:
-            chunk = await queue.get()
-            growing -= chunk.finish_reason is not None
-            if chunk.error is None:
-                alive = True
-                yield chunk
-            else:
-                failures.append(chunk)
-                cause = cause or chunk.error
-                if len(failures) == len(streams):
-                    raise cause
-            # Not before one sample grows: if all fail, the call has to fail as if it had never begun.
-            while alive and told < len(failures):
-                yield failures[told]
-                told += 1
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

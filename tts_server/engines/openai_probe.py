@@ -4,11 +4,13 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from strategies.base import TokenIds
 from strategies.thinking import OPEN
 from tts_server.engines.openai_logprobs import token_name
+from tts_server.engines.openai_values import MISFORMED
 from tts_server.engines.openai_wire import Abilities
 from tts_server.errors import InvalidRequest, UpstreamError
 from tts_server.upstream import Upstream
@@ -23,6 +25,10 @@ _TAIL = 8
 _OPENED = re.compile(rf"{OPEN}\s*\Z")
 
 
+class NotServed(UpstreamError):
+    """The upstream is up, but has other models."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """An upstream as it answered at start-up."""
@@ -33,10 +39,26 @@ class Found:
     """What the upstream calls the model."""
     max_model_len: int | None
     abilities: Abilities
+    greeting: TokenIds = ()
+    """A short chat as its template and tokenizer render it; empty where it renders none."""
 
     @property
     def path(self) -> str:
         return self.api + ("/completions" if self.abilities.continues else "/chat/completions")
+
+    def unlike(self, other: "Found") -> str | None:
+        """In what it differs from another upstream, as half a sentence; None if requests may go to either."""
+        if self.model != other.model:
+            return f"serves {other.model!r} and not {self.model!r}"
+        if self.max_model_len != other.max_model_len:
+            return f"has a context of {other.max_model_len} tokens and not of {self.max_model_len}"
+        if self.greeting != other.greeting:
+            return "has another chat template or tokenizer"
+        theirs = asdict(other.abilities)
+        for ability, value in asdict(self.abilities).items():
+            if theirs[ability] != value:
+                return f"answers otherwise where it was asked for {ability} ({theirs[ability]!r} and not {value!r})"
+        return None
 
 
 async def probe(http: Upstream, model: str | None) -> Found:
@@ -45,6 +67,13 @@ async def probe(http: Upstream, model: str | None) -> Found:
     Raises:
         APIError: it cannot be reached, refuses the key, does not serve the model or speaks no chat.
     """
+    try:
+        return await _probed(http, model)
+    except MISFORMED as error:
+        raise UpstreamError("Its answers are not in OpenAI's format.") from error
+
+
+async def _probed(http: Upstream, model: str | None) -> Found:
     api, card = await _find_model(http, model)
     asker = _Asker(http, api, card["id"])
     found_len = card.get("max_model_len")
@@ -53,7 +82,7 @@ async def probe(http: Upstream, model: str | None) -> Found:
     if rendered and (abilities := await asker.completions(rendered.ids)):
         told = await ending(http, card["id"], rendered.ids)
         abilities = replace(abilities, detokenizes=told is not None)
-        return Found(api, card["id"], rendered.max_model_len, abilities)
+        return Found(api, card["id"], rendered.max_model_len, abilities, tuple(rendered.ids))
     return Found(api, card["id"], max_model_len, await asker.chat())
 
 
@@ -84,7 +113,7 @@ async def _find_model(http: Upstream, model: str | None) -> tuple[str, Mapping[s
                 return api, card
         served = [str(card["id"]) for card in cards]
         more = f" and {len(served) - _SHOWN} more" if len(served) > _SHOWN else ""
-        raise UpstreamError(f"It does not serve {model!r}; it serves: {', '.join(served[:_SHOWN]) or 'nothing'}{more}.")
+        raise NotServed(f"It does not serve {model!r}; it serves: {', '.join(served[:_SHOWN]) or 'nothing'}{more}.")
     raise UpstreamError("It has neither /v1/models nor /models; is the base URL right?")
 
 
