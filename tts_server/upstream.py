@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import orjson
 
+from tts_server.context import trace_place
 from tts_server.errors import APIError, EngineUnavailable, UpstreamError
 from tts_server.lane import Lane
 from tts_server.upstream_errors import NoSuchPath, Unreached, broken_off, refusal, retry_after
@@ -80,6 +81,7 @@ class Upstream:
         self._key = api_key
         self._base = base
         self._path = base.raw_path.decode("ascii").rstrip("/")
+        self.url = self.origin + self._path
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._retries = retries
@@ -155,7 +157,9 @@ class Upstream:
         except orjson.JSONDecodeError:
             raise UpstreamError(f"The upstream's answer to {path} is not JSON.") from None
 
-    async def _whole(self, method: str, path: str, content: bytes, retries: int | None, limit: int = MAX_LINE) -> bytes:
+    async def _whole(
+        self, method: str, path: str, content: bytes, retries: int | None, limit: int | None = None
+    ) -> bytes:
         lane = await self._open(method, path, content, retries)
         try:
             return await _read(lane, limit)
@@ -167,7 +171,9 @@ class Upstream:
     async def _open(self, method: str, path: str, content: bytes, retries: int | None) -> Lane:
         """Sends until there is an answer with status 200, or no hope of one."""
         target = self._path + path
-        head = f"{method} {target} HTTP/1.1\r\n{self._lines}content-length: {len(content)}\r\n\r\n"
+        place = trace_place.get()
+        lines = self._lines + (place.header_lines if place else "")
+        head = f"{method} {target} HTTP/1.1\r\n{lines}content-length: {len(content)}\r\n\r\n"
         for left in range(self._retries if retries is None else retries, -1, -1):
             try:
                 return await self._send(head.encode("latin-1") + content)
@@ -260,8 +266,8 @@ def _dump(body: Mapping[str, Any]) -> bytes:
     return orjson.dumps(body, default=dict, option=orjson.OPT_NON_STR_KEYS)
 
 
-async def _read(lane: Lane, limit: int = MAX_LINE) -> bytes:
-    body = bytearray()
+async def _read(lane: Lane, limit: int | None = None) -> bytes:
+    body, limit = bytearray(), MAX_LINE if limit is None else limit
     async for piece in lane.pieces():
         body += piece
         if len(body) > limit:
@@ -271,13 +277,20 @@ async def _read(lane: Lane, limit: int = MAX_LINE) -> bytes:
 
 async def _data(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     """The `data` fields of a stream of server-sent events; comments and other fields are passed over."""
-    rest = b""
+    # A line that comes in many pieces is put together once: to look through it at each of them takes far too long.
+    begun: list[bytes] = []
+    size = 0
     async for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:") and (data := line[5:].strip()):
-                yield data
-        if len(rest) > MAX_LINE:
+        if b"\n" in piece:
+            *lines, rest = b"".join([*begun, piece]).split(b"\n")
+            for line in lines:
+                if line.startswith(b"data:") and (data := line[5:].strip()):
+                    yield data
+            begun, size = [rest], len(rest)
+        else:
+            begun.append(piece)
+            size += len(piece)
+        if size > MAX_LINE:
             raise UpstreamError(f"The upstream's stream holds a line of more than {MAX_LINE} bytes.")
 
 
