@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -23,6 +24,9 @@ from tts_server.gate import Gate
 from tts_server.handlers import HANDLERS, RESPONSES
 from tts_server.keys import read_keys
 from tts_server.load import Load
+from tts_server.metrics.metrics import Metrics
+from tts_server.metrics.middleware import Measured
+from tts_server.metrics.shown import Shown
 from tts_server.middleware import Auth, BodyLimit, Quotas, RequestId
 from tts_server.plan import check_options
 from tts_server.prms.source import Source, parse
@@ -32,6 +36,7 @@ from tts_server.routes import (
     completions,
     files,
     health,
+    metrics,
     models,
     prm,
     rerank,
@@ -42,6 +47,9 @@ from tts_server.routes import (
 from tts_server.routes import strategies as strategies_route
 from tts_server.service import Service
 from tts_server.traces.store import Traces
+
+if TYPE_CHECKING:
+    from tts_server.otel.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +62,10 @@ SHARE = 0.5
 
 
 def create_app(
-    engine: ServedEngine, prms: Sequence[ProcessRewardModel] = (), settings: Settings | None = None
+    engine: ServedEngine,
+    prms: Sequence[ProcessRewardModel] = (),
+    settings: Settings | None = None,
+    tracing: "Tracing | None" = None,
 ) -> FastAPI:
     """The server's routes around an engine.
 
@@ -62,6 +73,7 @@ def create_app(
         engine: whoever runs the app starts and closes it.
         prms: the reward models that requests may name; the first is the default.
         settings: the defaults if not given.
+        tracing: makes spans, where some are wanted; whoever runs the app closes it.
 
     Raises:
         ConfigError: the settings name a strategy, an option or a key file that is not there.
@@ -70,7 +82,7 @@ def create_app(
     check_presets(settings, [prm.name for prm in prms])
     service = Service(engine, {prm.name: prm for prm in prms}, settings, created=int(time.time()))
 
-    keys, load = read_keys(settings), Load()
+    keys, load, counts = read_keys(settings), Load(), Metrics()
     drain, admission = Drain(), Admission(settings.max_live_samples or LIVE, settings.max_waiting_samples)
     app = FastAPI(
         title="tts-server",
@@ -78,8 +90,10 @@ def create_app(
         summary="An OpenAI-compatible server that spends inference compute on better answers.",
         # Outermost first.
         middleware=[
+            Middleware(Measured, metrics=counts),
             Middleware(RequestId),
             Middleware(Auth, keys=keys),
+            *_traced(tracing),
             Middleware(Quotas, limits=keys.limits),
             Middleware(
                 BodyLimit,
@@ -95,6 +109,8 @@ def create_app(
     app.state.service = service
     app.state.keys, app.state.admission, app.state.drain = keys, admission, drain
     app.state.traces = Traces(settings)
+    app.state.metrics = Shown(counts, engine, prms, admission, app.state.traces)
+    app.state.tracing = tracing
     for routes in (
         chat,
         completions,
@@ -107,12 +123,22 @@ def create_app(
         files,
         batches,
         traces,
+        metrics,
         health,
     ):
         app.include_router(routes.router)
     paths = [route.path for route in app.routes if isinstance(route, Route)]
+    counts.endpoints = frozenset(paths)
     app.state.batches = Batches(app, engine, load, drain, settings, paths)
     return app
+
+
+def _traced(tracing: "Tracing | None") -> list[Middleware]:
+    if tracing is None:
+        return []
+    from tts_server.otel.middleware import Traced  # noqa: PLC0415
+
+    return [Middleware(Traced, tracing=tracing)]
 
 
 def check_presets(settings: Settings, prms: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ import strategies as strategy_registry
 from prm.families import FAMILIES
 from tts_server import cli_traces
 from tts_server.config import ConfigError, Settings, load
-from tts_server.logs import LogFormatter
+from tts_server.logs import JSONFormatter, LogFormatter
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Spends inference compute on better answers.")
 models = typer.Typer(no_args_is_help=True, help="The models that the server knows by name.")
@@ -53,12 +53,14 @@ def serve(
     api_key_file: Annotated[Path | None, typer.Option(help="API keys, one a line, or a .toml with limits.")] = None,
     max_model_len: Annotated[int | None, typer.Option(help="Tokens of prompt and completion together.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="console or json.")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with these and all other settings.")] = None,
 ) -> None:
     """Serves a model until it is told to stop."""
     from tts_server.app import build_engine, build_prms, create_app  # noqa: PLC0415
     from tts_server.catalog import CatalogError  # noqa: PLC0415
     from tts_server.errors import APIError  # noqa: PLC0415
+    from tts_server.otel.environment import from_environment  # noqa: PLC0415
     from tts_server.server import new_event_loop  # noqa: PLC0415
     from tts_server.server import serve as run  # noqa: PLC0415
 
@@ -76,10 +78,11 @@ def serve(
             api_key_file=api_key_file,
             max_model_len=max_model_len,
             log_level=log_level,
+            log_format=log_format,
         )
-        log_to_console(settings)
+        log_to_stderr(settings)
         chosen = build_engine(settings)
-        application = create_app(chosen, build_prms(settings, chosen), settings)
+        application = create_app(chosen, build_prms(settings, chosen), settings, from_environment())
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(run(application, settings, lambda url: say_ready(url, settings, chosen.model)))
     except (ConfigError, CatalogError, APIError) as error:
@@ -88,10 +91,15 @@ def serve(
         raise typer.Exit(130) from None
 
 
-def log_to_console(settings: Settings) -> None:
-    """Log lines on stderr, at the configured level."""
-    handler = RichHandler(console=err, show_path=False, omit_repeated_times=False, log_time_format="[%X]")
-    handler.setFormatter(LogFormatter(prompts=settings.log_prompts))
+def log_to_stderr(settings: Settings) -> None:
+    """Log lines at the configured level, in the configured format."""
+    handler: logging.Handler
+    if settings.log_format == "json":
+        handler = logging.StreamHandler()
+        handler.setFormatter(JSONFormatter(prompts=settings.log_prompts))
+    else:
+        handler = RichHandler(console=err, show_path=False, omit_repeated_times=False, log_time_format="[%X]")
+        handler.setFormatter(LogFormatter(prompts=settings.log_prompts))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("tts_server").setLevel(settings.log_level.upper())
 

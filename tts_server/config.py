@@ -1,6 +1,7 @@
 """The server's configuration: flags over environment (`TTS_SERVER_…`) over a TOML file over these defaults.
 
-Checked once, at start; a key that is not known fails with its name. Nothing else reads the environment.
+Checked once, at start; a key that is not known fails with its name. Nothing else reads the environment, but what
+OpenTelemetry's own variables say of it (`otel.environment`).
 """
 
 import os
@@ -185,6 +186,8 @@ class Settings(BaseSettings):
     """Seconds that requests under way get to end when the server is told to stop."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level that is logged."""
+    log_format: Literal["console", "json"] = "console"
+    """For eyes, or a JSON object a line for what gathers logs."""
     log_prompts: bool = False
     """Whether log lines may quote what was asked and answered, as errors do."""
     presets: dict[str, Preset] = Field(default_factory=dict)

@@ -29,6 +29,9 @@ HEARTBEAT_S = 10.0
 """A stream that is silent for as long gets a chunk that says nothing, so that none is silent for 15 s: LangChain gives
 up after 120 s without a chunk, and proxies sooner."""
 
+CLIENT_LEFT = 499
+"""The status, which nobody reads any more, where the client left."""
+
 STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -122,8 +125,10 @@ class Reply(Response):
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        state = scope.setdefault("state", {})
+        state["plans"] = self._answer.plans
         for plan in self._answer.plans:
-            bill(scope, plan.account)
+            bill(scope, plan.account, plan.strategy, self._answer.trace_id)
         traces: Traces = scope["app"].state.traces
         traces.record(scope, self._answer.trace_id, self._answer.plans)
         searches = {} if BATCH_LINE in scope else {id(plan.account): plan.account for plan in self._answer.plans}
@@ -132,6 +137,7 @@ class Reply(Response):
         try:
             await while_connected(receive, self._send(scope, receive, send))
         except ClientLeft:
+            state["status"] = CLIENT_LEFT
             log.info("%s: the client left after %.1f s", self._answer.id, self._answer.plans[0].account.wall_s)
         finally:
             for key in searches:
@@ -156,6 +162,7 @@ class Reply(Response):
         else:
             log.info("%s: %s: %s", self._answer.id, kinds(error), Private(answer.message))
         if sender.begun:
+            scope["state"]["status"] = answer.status
             await sender.fail(answer)
             return
         # To repeat a search that has already cost something doubles its cost.

@@ -1,4 +1,4 @@
-"""What log lines may say: nothing of what was asked and answered, unless the operator wants it.
+"""What log lines look like, and what they may say: nothing of what was asked and answered, unless the operator wants.
 
 Errors of any library may quote what they stumbled over, so a traceback is logged with its places and without its words.
 """
@@ -7,7 +7,12 @@ import logging
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import TracebackType
+
+import orjson
+
+from tts_server.context import request_id, trace_place
 
 _LEFT_OUT = "(left out; the setting log_prompts shows it)"
 
@@ -23,7 +28,7 @@ class Private:
 
 
 class LogFormatter(logging.Formatter):
-    """Formats records for the operator.
+    """Formats records for the operator's eyes; a line that belongs to a request begins with its id.
 
     Args:
         prompts: whether what was asked and answered may be seen.
@@ -34,6 +39,11 @@ class LogFormatter(logging.Formatter):
         self._prompts = prompts
 
     def format(self, record: logging.LogRecord) -> str:
+        self._censor(record)
+        said, id_ = super().format(record), request_id.get()
+        return f"[{id_}] {said}" if id_ else said
+
+    def _censor(self, record: logging.LogRecord) -> None:
         if self._prompts and isinstance(record.args, tuple):
             record.args = tuple(arg.text if isinstance(arg, Private) else arg for arg in record.args)
         elif not self._prompts and record.name == "asyncio":
@@ -41,13 +51,37 @@ class LogFormatter(logging.Formatter):
             record.msg, record.args = record.getMessage().partition("\n")[0], ()
         # Another handler's formatter may have left a whole traceback here.
         record.exc_text = None
-        return super().format(record)
 
     def formatException(  # noqa: N802  the name in the standard library
         self,
         ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None],
     ) -> str:
         return super().formatException(ei) if self._prompts or ei[1] is None else outline(ei[1])
+
+
+class JSONFormatter(LogFormatter):
+    """Formats each record as one line of JSON, for whatever gathers logs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        self._censor(record)
+        place = trace_place.get()
+        said = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "request_id": request_id.get() or None,
+            "trace_id": place.trace_id if place else None,
+            "span_id": place.span_id if place else None,
+            "error": self.formatException(record.exc_info) if record.exc_info else None,
+            "stack": self.formatStack(record.stack_info) if record.stack_info else None,
+        }
+        # A text may hold half of a surrogate pair, which is no JSON.
+        return orjson.dumps({key: _whole(value) for key, value in said.items() if value is not None}).decode()
+
+
+def _whole(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def outline(error: BaseException) -> str:

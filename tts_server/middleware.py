@@ -8,6 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tts_server import context
 from tts_server.config import KeyLimits
 from tts_server.errors import (
     APIError,
@@ -47,7 +48,10 @@ class RequestId:
         sent = Headers(scope=scope).get("x-request-id", "")
         # What comes back in a header is bounded and printable.
         request_id = sent if sent.isascii() and sent.isprintable() and 0 < len(sent) <= 128 else unique()
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        # Each request runs in a task of its own, so there is nothing to be put back.
+        context.request_id.set(request_id)
 
         begun = False
 
@@ -55,6 +59,7 @@ class RequestId:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
+                state["status"] = message["status"]
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 

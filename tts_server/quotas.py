@@ -109,9 +109,16 @@ class Quota:
         )
 
 
-def bill(scope: Scope, account: Account) -> None:
-    """Notes what a request spends; its owner pays when it has ended, however it ends."""
-    scope.setdefault("state", {}).setdefault("accounts", []).append(account)
+def bill(scope: Scope, account: Account, strategy: str = "", trace_id: str = "") -> None:
+    """Notes what a request spends; its owner pays when it has ended, however it ends.
+
+    Where the request is part of a distributed trace, so is what this account pays for: a strategy's search, of which
+    the record has an id, or nothing but scores.
+    """
+    state = scope.setdefault("state", {})
+    state.setdefault("accounts", []).append(account)
+    if spans := state.get("spans"):
+        account.spans = spans(account, strategy, trace_id)
 
 
 def cost(scope: Scope) -> int:

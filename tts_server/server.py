@@ -53,6 +53,8 @@ async def serve(app: FastAPI, settings: Settings, on_ready: Callable[[str], None
         loop.add_signal_handler(number, starting.cancel if starting else loop.stop)
     with bound(settings.host, settings.port) as address:
         async with AsyncExitStack() as running:
+            if app.state.tracing:
+                running.push_async_callback(app.state.tracing.close)
             running.push_async_callback(service.engine.close)
             await service.engine.start()
             running.push_async_callback(traces.close)

@@ -4,16 +4,20 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import uvicorn
+from fastapi import FastAPI
 
 from prm import ProcessRewardModel
 from tts_server.app import create_app
 from tts_server.config import Settings
 from tts_server.engines.base import ServedEngine
 from tts_server.engines.fake import FakeEngine
+
+if TYPE_CHECKING:
+    from tts_server.otel.tracing import Tracing
 
 QUESTION = [{"role": "user", "content": "What is 2 + 2?"}]
 
@@ -24,9 +28,11 @@ async def serving(
     prms: Sequence[ProcessRewardModel] = (),
     settings: Settings | None = None,
     headers: dict[str, str] | None = None,
+    app: FastAPI | None = None,
+    tracing: "Tracing | None" = None,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a server on a free port of this machine, in this event loop."""
-    app = create_app(engine or FakeEngine(), prms, settings)
+    app = app or create_app(engine or FakeEngine(), prms, settings, tracing)
     if settings and "traces" in settings.model_fields_set:
         app.state.traces.start()
     config = uvicorn.Config(app, host="127.0.0.1", port=0, lifespan="off", log_level="warning", access_log=False)

@@ -82,6 +82,10 @@ class StandIn:
     connections: set[Any] = field(default_factory=set)
     requests: list[tuple[str, Body]] = field(default_factory=list)
     keys: set[str | None] = field(default_factory=set)
+    places: list[tuple[str, str]] = field(default_factory=list)
+    """Path and `traceparent` of each request with a body."""
+    states: list[str] = field(default_factory=list)
+    """The `tracestate` of each that has one."""
 
     @property
     def bodies(self) -> list[Body]:
@@ -91,6 +95,7 @@ class StandIn:
     def forget(self) -> None:
         """Empties what was counted."""
         self.requests.clear()
+        self.places.clear()
         self.tokens = self.disconnects = 0
 
     def app(self) -> Starlette:
@@ -176,6 +181,8 @@ class StandIn:
     async def _body(self, request: Request) -> Body:
         body: Body = await request.json()
         self.requests.append((request.url.path, body))
+        self.places.append((request.url.path, request.headers.get("traceparent", "")))
+        self.states += request.headers.getlist("tracestate")
         return body
 
 

@@ -1,6 +1,7 @@
 """The command line, as a user types it."""
 
 import asyncio
+import json
 import re
 import signal
 import subprocess
@@ -92,6 +93,29 @@ def test_serve_with_a_mistake_exits_1_with_one_sentence(arguments: tuple[str, ..
     assert result.stderr.startswith(said)
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
+
+
+def test_serve_logs_json_where_it_is_asked_to() -> None:
+    with subprocess.Popen(
+        command("serve", "--engine", "fake", "--prm", "none", "--port", "0", "--log-format", "json"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        try:
+            assert running.stdout
+            ready = re.search(r"http://\S+?(?=/v1)", running.stdout.readline())
+            assert ready
+            httpx.post(f"{ready[0]}/v1/chat/completions", json=body(), headers={"x-request-id": "mine"})
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(20) == 0
+            assert running.stderr
+            lines = [json.loads(line) for line in running.stderr]
+            (mine,) = [line["message"] for line in lines if line.get("request_id") == "mine"]
+            assert ": single, 1 samples, " in mine
+        finally:
+            running.kill()
 
 
 def test_serve_with_an_unknown_key_names_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import logging
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from prm import FakePRM, PRMError
 from tts_server.config import Settings
 from tts_server.engines.fake import FakeEngine, FakeRequest
 from tts_server.errors import InvalidRequest, UpstreamError
-from tts_server.logs import LogFormatter, Private, kinds, outline
+from tts_server.logs import JSONFormatter, LogFormatter, Private, kinds, outline
 
 SECRET = "marker-of-what-was-asked"
 KEY = "sk-marker-of-a-key"
@@ -26,11 +27,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def logged(*, prompts: bool = False) -> Iterator[io.StringIO]:
+def logged(*, prompts: bool = False, made: type[LogFormatter] = LogFormatter) -> Iterator[io.StringIO]:
     """Everything that any logger says, as the operator sees it."""
     text = io.StringIO()
     handler = logging.StreamHandler(text)
-    handler.setFormatter(LogFormatter(prompts=prompts))
+    handler.setFormatter(made(prompts=prompts))
     ours = logging.getLogger("tts_server")
     level = ours.level
     ours.setLevel(logging.DEBUG)
@@ -96,6 +97,55 @@ def test_only_who_asks_for_it_sees_what_is_private(prompts: bool) -> None:
 def test_private_text_is_not_told_by_other_formatters(caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger("tts_server.test").warning("%s", Private(SECRET))
     assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("prompts", [False, True])
+def test_json_lines_say_the_same(prompts: bool) -> None:
+    with logged(prompts=prompts, made=JSONFormatter) as text:
+        log = logging.getLogger("tts_server.test")
+        log.info("one: %s\n%s", Private(SECRET), "half \ud83d of it")
+        log.error("two", exc_info=failed(), stack_info=True)
+    one, two = map(json.loads, text.getvalue().splitlines())
+    shown = SECRET if prompts else "(left out; the setting log_prompts shows it)"
+    assert one.pop("time").endswith("+00:00")
+    assert one == {"level": "info", "logger": "tts_server.test", "message": f"one: {shown}\nhalf \\ud83d of it"}
+    assert (two["level"], two["message"]) == ("error", "two")
+    assert two["error"].count("Traceback (most recent call last)") > 2
+    assert two["stack"].startswith("Stack (most recent call last)")
+    assert (SECRET in two["error"]) is prompts
+
+
+@pytest.mark.parametrize("made", [LogFormatter, JSONFormatter])
+def test_each_line_of_a_request_has_its_id(made: type[LogFormatter]) -> None:
+    def script(request: FakeRequest) -> str:
+        logging.getLogger("tts_server.test").info("asked %s", request.text.count("x"))
+        return "fine"
+
+    async def main() -> list[str]:
+        with logged(made=made) as text:
+            async with serving(FakeEngine(script), [FakePRM()]) as client:
+                for count in (1, 2):
+                    chat = {"model": "fake", "messages": [{"role": "user", "content": "x" * count}]}
+                    tts = {"strategy": "best_of_n", "n": 2}
+                    headers = {"x-request-id": f"mine-{count}"}
+                    await client.post("/v1/chat/completions", json={**chat, "tts": tts}, headers=headers)
+                answer = await client.post("/v1/chat/completions", json=chat)
+            logging.getLogger("tts_server.test").info("outside")
+            ids.append(answer.headers["x-request-id"])
+        return text.getvalue().splitlines()
+
+    ids = ["mine-1", "mine-2"]
+    *lines, outside = asyncio.run(main())
+
+    def of(id_: str) -> list[str]:
+        if made is JSONFormatter:
+            return [line for line in lines if json.loads(line).get("request_id") == id_]
+        return [line for line in lines if line.startswith(f"[{id_}] ")]
+
+    assert [len([line for line in of(id_) if "asked" in line]) for id_ in ids] == [2, 2, 1]
+    assert [len([line for line in of(id_) if "PRM tokens" in line]) for id_ in ids] == [1, 1, 1]
+    assert sum(len(of(id_)) for id_ in ids) == len(lines)
+    assert outside == "outside" if made is LogFormatter else "request_id" not in json.loads(outside)
 
 
 def asked(**fields: Any) -> dict[str, Any]:
@@ -228,7 +278,7 @@ SCRIPT = """
 import asyncio, sys, threading
 import httpx
 from tts_server.app import create_app
-from tts_server.cli import log_to_console
+from tts_server.cli import log_to_stderr
 from tts_server.config import load
 from tts_server.engines.fake import FakeEngine
 from tts_server.server import serve
@@ -251,7 +301,7 @@ async def main():
     global stopping, running
     stopping, running = asyncio.get_running_loop(), asyncio.current_task()
     settings = load(port=0, log_level="debug", grace_s=1)
-    log_to_console(settings)
+    log_to_stderr(settings)
     app = create_app(Broken(), (), settings)
     await serve(app, settings, lambda url: threading.Thread(target=ask, args=(url,)).start())
 

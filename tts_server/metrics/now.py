@@ -1,0 +1,130 @@
+"""What is read from its owner whenever somebody looks: nothing of this is counted here."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from prometheus_client.metrics_core import Metric
+
+from tts_server import __version__
+from tts_server.metrics import families as f
+from tts_server.metrics.metrics import NO_SEARCH, Metrics
+from tts_server.plan import Plan
+
+
+class Engine(Protocol):
+    """The part of an engine that is looked at."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def healthy(self) -> bool: ...
+
+
+@runtime_checkable
+class Restarting(Protocol):
+    """An engine that is started again when it dies."""
+
+    @property
+    def restarts(self) -> int:
+        """How often it was."""
+        ...
+
+
+class Queue(Protocol):
+    """Where calls wait for their turn at the engine."""
+
+    @property
+    def waiting(self) -> int: ...
+
+    @property
+    def limit(self) -> int: ...
+
+
+class UpstreamCounts(Protocol):
+    """What an upstream has counted since the start."""
+
+    @property
+    def origin(self) -> str: ...
+
+    @property
+    def healthy(self) -> bool: ...
+
+    @property
+    def retried(self) -> int: ...
+
+    @property
+    def failed(self) -> Mapping[str, int]:
+        """By kind: `connect`, `timeout`, `broken`, or an HTTP status."""
+        ...
+
+
+class Scrapes(Protocol):
+    """Who asks upstreams for their own metrics."""
+
+    @property
+    def up(self) -> Mapping[str, bool]:
+        """By origin, whether it has told them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a server is made of, as far as its metrics show it."""
+
+    engine: Engine
+    queue: Queue
+    prms: Sequence[str]
+    upstreams: Callable[[], Sequence[UpstreamCounts]]
+    traces_dropped: Callable[[], int]
+    scrapes: Scrapes
+
+
+class Now:
+    """A collector of how things are.
+
+    Args:
+        metrics: whose requests under way are counted.
+        watched: what else is looked at.
+    """
+
+    def __init__(self, metrics: Metrics, watched: Watched) -> None:
+        self._metrics = metrics
+        self._watched = watched
+        metrics.registry.register(self)
+
+    def describe(self) -> Iterator[Metric]:
+        """No names: they are known to be free, and to look at everything at the start is too early."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._requests()
+        yield f.QUEUE.read([((), self._watched.queue.waiting)])
+        yield f.SAMPLE_LIMIT.read([((), self._watched.queue.limit)])
+        yield from self._upstreams()
+        engine = self._watched.engine
+        yield f.ENGINE_UP.read([((), engine.healthy)])
+        yield f.RESTARTS.read([((), engine.restarts)] if isinstance(engine, Restarting) else ())
+        yield f.TRACES_DROPPED.read([((), self._watched.traces_dropped())])
+        yield f.BUILD.read([((__version__, engine.model, ",".join(self._watched.prms)), 1)])
+
+    def _requests(self) -> Iterator[Metric]:
+        running, live = Counter[str](), Counter[str]()
+        for scope in list(self._metrics.running.values()):
+            plans: Sequence[Plan] = scope.get("state", {}).get("plans", ())
+            running[plans[0].strategy if plans else NO_SEARCH] += 1
+            for plan in plans:
+                live[plan.strategy] += plan.account.live
+        yield f.RUNNING.read(((name,), count) for name, count in sorted(running.items()))
+        yield f.LIVE.read(((name,), count) for name, count in sorted(live.items()))
+
+    def _upstreams(self) -> Iterator[Metric]:
+        known = self._watched.upstreams()
+        yield f.UPSTREAM_UP.read(((each.origin,), each.healthy) for each in known)
+        yield f.UPSTREAM_ERRORS.read(
+            ((each.origin, kind), count) for each in known for kind, count in sorted(each.failed.items())
+        )
+        yield f.UPSTREAM_RETRIES.read(((each.origin,), each.retried) for each in known)
+        yield f.UPSTREAM_SCRAPED.read(((origin,), said) for origin, said in self._watched.scrapes.up.items())

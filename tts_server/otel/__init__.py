@@ -1,0 +1,1 @@
+"""Distributed traces: spans of requests, searches and calls for OpenTelemetry. Imported only where they are wanted."""

@@ -1,0 +1,57 @@
+"""The span of a request. It stands behind the keys: who has none begins no span and names no trace."""
+
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from strategies.budget import Account
+from tts_server.middleware import OPEN_PATHS
+from tts_server.otel.tracing import Spans, Tracing, above, failed, under
+
+
+class Traced:
+    """Takes in the caller's W3C trace context, and makes a span of every request but those of probes."""
+
+    def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
+        self._app = app
+        self._tracing = tracing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            return await self._app(scope, receive, send)
+        span = self._begin(scope)
+
+        def spans(account: Account, strategy: str = "", trace_id: str = "") -> Spans:
+            return Spans(self._tracing, account, strategy, {"tts.trace_id": trace_id} if trace_id else None)
+
+        scope.setdefault("state", {})["spans"] = spans
+        try:
+            with under(span):
+                return await self._app(scope, receive, send)
+        except Exception as error:
+            failed(span, error)
+            raise
+        finally:
+            _end(span, scope)
+
+    def _begin(self, scope: Scope) -> Span:
+        headers, state = Headers(scope=scope), scope.get("state", {})
+        attributes = {
+            "http.request.method": scope["method"],
+            "url.path": scope["path"],
+            "tts.request_id": state.get("request_id", ""),
+        }
+        context = above(headers.get("traceparent", ""), ",".join(headers.getlist("tracestate")))
+        return self._tracing.begin(scope["method"], attributes, SpanKind.SERVER, context)
+
+
+def _end(span: Span, scope: Scope) -> None:
+    route: str = getattr(scope.get("route"), "path", "")
+    if route:
+        span.update_name(f"{scope['method']} {route}")
+        span.set_attribute("http.route", route)
+    status: int = scope["state"].get("status", 499)
+    span.set_attribute("http.response.status_code", status)
+    if status >= 500:
+        span.set_status(Status(StatusCode.ERROR))
+    span.end()
