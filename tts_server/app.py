@@ -177,12 +177,7 @@ def build_engine(settings: Settings) -> ServedEngine:
 
         return FakeEngine(model=settings.served_name or "fake", max_model_len=settings.max_model_len or 32768)
     if kind == "openai":
-        from tts_server.engines.openai_http import OpenAIEngine  # noqa: PLC0415
-
-        key = settings.upstream_api_key.get_secret_value() if settings.upstream_api_key else None
-        return OpenAIEngine(
-            str(settings.upstream), name=settings.served_name, upstream_model=settings.model, api_key=key
-        )
+        return _build_upstreams(settings)
     from tts_server.catalog import resolve  # noqa: PLC0415
 
     model = settings.model or DEFAULT_MODEL
@@ -195,6 +190,20 @@ def build_engine(settings: Settings) -> ServedEngine:
     from tts_server.engines.transformers import TransformersEngine  # noqa: PLC0415
 
     return TransformersEngine(path, name=name, max_model_len=settings.max_model_len, args=settings.engine_args)
+
+
+def _build_upstreams(settings: Settings) -> ServedEngine:
+    from tts_server.engines.openai_http import OpenAIEngine  # noqa: PLC0415
+    from tts_server.engines.openai_replicas import ReplicatedEngine  # noqa: PLC0415
+
+    key = settings.upstream_api_key.get_secret_value() if settings.upstream_api_key else None
+    name, model = settings.served_name, settings.model
+    try:
+        if len(settings.upstream) > 1:
+            return ReplicatedEngine(settings.upstream, name=name, upstream_model=model, api_key=key)
+        return OpenAIEngine(settings.upstream[0], name=name, upstream_model=model, api_key=key)
+    except ValueError as error:
+        raise ConfigError(f"upstream: {error}") from None
 
 
 def _shares_gpu(settings: Settings) -> bool:

@@ -44,7 +44,9 @@ def fail(message: object) -> typer.Exit:
 def serve(
     model: Annotated[str | None, typer.Option(help="A name of `models list`, a local directory, or a hub id.")] = None,
     engine: Annotated[str | None, typer.Option(help="auto, vllm, openai, transformers or fake.")] = None,
-    upstream: Annotated[str | None, typer.Option(help="Base URL of the upstream of --engine openai.")] = None,
+    upstream: Annotated[
+        list[str] | None, typer.Option(help="Base URL of the upstream of --engine openai; again for each replica.")
+    ] = None,
     prm: Annotated[str | None, typer.Option(help=PRM_HELP)] = None,
     prm_backend: Annotated[str | None, typer.Option(help="auto, transformers, vllm or http.")] = None,
     prm_upstream: Annotated[str | None, typer.Option(help="Base URL of the reward model's vLLM server.")] = None,
@@ -69,7 +71,7 @@ def serve(
             config,
             model=model,
             engine=engine,
-            upstream=upstream,
+            upstream=upstream or None,
             prm=prm,
             prm_backend=prm_backend,
             prm_upstream=prm_upstream,

@@ -8,12 +8,18 @@ import os
 from ipaddress import ip_address
 from pathlib import Path
 from tomllib import TOMLDecodeError
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from platformdirs import user_data_path
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 ENV_PREFIX = "TTS_SERVER_"
 DEFAULT_MODEL = "qwen2.5-coder-0.5b-instruct"
@@ -21,6 +27,13 @@ DEFAULT_MODEL = "qwen2.5-coder-0.5b-instruct"
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 PRMBackend = Literal["auto", "transformers", "vllm", "http"]
 EngineName = Literal["auto", "vllm", "openai", "transformers", "fake"]
+
+
+def _listed(given: Any) -> Any:
+    return [part for each in given.split(",") if (part := each.strip())] if isinstance(given, str) else given
+
+
+URLs = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 
 
 class ConfigError(Exception):
@@ -130,10 +143,11 @@ class Settings(BaseSettings):
     """Handed to the engine as they are, for vLLM its engine arguments."""
     max_model_len: int | None = Field(None, ge=16)
     """Tokens of prompt and completion together; the model's own limit if not given."""
-    upstream: str | None = None
-    """Base URL of the OpenAI-compatible upstream of the engine `openai`."""
+    upstream: URLs = ()
+    """Base URL of the OpenAI-compatible upstream of the engine `openai`; comma-separated, or a list, if several serve
+    the same model."""
     upstream_api_key: SecretStr | None = None
-    """The key that goes to the upstream, and nowhere else."""
+    """The key that goes to the upstreams, and nowhere else."""
     tool_parser: Literal["auto", "hermes", "llama3_json"] = "auto"
     """How the model writes calls of tools; `auto` looks at its chat template."""
     prm: str = "judge"
