@@ -10,6 +10,8 @@ from tts_server import app as root
 from tts_server.app import build_engine, build_prms, create_app
 from tts_server.config import ConfigError, Preset, Settings
 from tts_server.engines.fake import FakeEngine
+from tts_server.engines.openai_http import OpenAIEngine
+from tts_server.engines.openai_replicas import ReplicatedEngine
 
 
 def preset(**fields: Any) -> Settings:
@@ -95,3 +97,20 @@ def test_the_published_errors_are_those_that_are_sent() -> None:
 def test_an_upstream_that_no_reward_model_uses_is_refused() -> None:
     with pytest.raises(ConfigError, match="prm_upstream: no reward model of prm = 'judge' has weights to run there"):
         build_prms(Settings(prm="judge", prm_upstream="http://127.0.0.1:9"), FakeEngine())
+
+
+def test_one_upstream_is_spoken_to_directly_and_several_as_replicas() -> None:
+    one = build_engine(Settings(engine="openai", upstream=("http://127.0.0.1:9",)))
+    assert isinstance(one, OpenAIEngine)
+    several = build_engine(Settings(engine="openai", upstream=("http://127.0.0.1:9/v1", "http://127.0.0.1:10")))
+    assert isinstance(several, ReplicatedEngine)
+    assert [upstream.origin for upstream in several.upstreams] == ["http://127.0.0.1:9", "http://127.0.0.1:10"]
+
+
+@pytest.mark.parametrize(
+    ("upstreams", "said"),
+    [(("ftp://x",), "upstream: The upstream's URL must be http"), (("http://x", "http://x/v1"), "given twice")],
+)
+def test_an_upstream_that_is_none_is_a_mistake_in_the_configuration(upstreams: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        build_engine(Settings(engine="openai", upstream=upstreams))

@@ -56,6 +56,18 @@ def test_nested_numbers_can_come_from_the_environment(monkeypatch: pytest.Monkey
     assert settings.efforts["low"] == "single"
 
 
+def test_several_upstreams_are_a_list_or_have_commas_between(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = ("http://a/v1", "http://b")
+    assert load(upstream=list(both)).upstream == both
+    assert load(upstream="http://a/v1").upstream == both[:1]
+    toml.write_text('upstream = ["http://a/v1", "http://b"]')
+    assert load(toml).upstream == both
+    toml.write_text('upstream = "http://c"')
+    monkeypatch.setenv("TTS_SERVER_UPSTREAM", "http://a/v1, http://b,")
+    assert load(toml).upstream == both
+    assert load(toml, upstream=["http://d"]).upstream == ("http://d",)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
