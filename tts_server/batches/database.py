@@ -1,11 +1,14 @@
 """One SQLite file that one process has to itself, of a known schema, that never grows beyond its limit."""
 
+import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tts_server.errors import StorageFull
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 SCHEMA = """
@@ -90,6 +93,7 @@ class Database:
     Raises:
         StoreTaken: another server uses the file.
         StoreUnusable: it cannot be opened or was written by a newer version.
+        StorageFull: the disk has no room for what is written beside an open file.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
@@ -106,6 +110,8 @@ class Database:
             self._prepare(path)
         except sqlite3.Error as error:
             self._connection.close()
+            if _is_full(error):
+                raise StorageFull(f"Files and batches cannot be opened: {error}.") from None
             if _code(error) == sqlite3.SQLITE_BUSY:
                 raise StoreTaken(f"another server uses {path}; give this one a data_dir of its own") from None
             raise StoreUnusable(f"{path} cannot be used: {error}") from None
@@ -162,7 +168,7 @@ class Database:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
         except sqlite3.OperationalError as error:
-            if _code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            if _is_full(error):
                 raise StorageFull(f"Files and batches cannot be written: {error}.") from error
             raise
 
@@ -182,8 +188,18 @@ class Database:
             )
 
     def give_back(self) -> None:
-        """Hands space that was freed back to the disk."""
-        self._connection.execute("PRAGMA incremental_vacuum").fetchall()
+        """Hands space that was freed back to the disk; one that is too full for that gets it another time."""
+        try:
+            # `execute` would stop after the first page.
+            self._connection.executescript("PRAGMA incremental_vacuum")
+        except sqlite3.OperationalError as error:
+            if not _is_full(error):
+                raise
+            log.warning("batches: what was freed stays in the file for now, and is used again: %s", error)
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    return _code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
 def _code(error: sqlite3.Error) -> int:

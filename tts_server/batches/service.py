@@ -14,7 +14,7 @@ from tts_server.batches.store import Store
 from tts_server.config import ConfigError, Settings
 from tts_server.drain import Drain
 from tts_server.engines.base import ServedEngine
-from tts_server.errors import EngineUnavailable
+from tts_server.errors import EngineUnavailable, StorageFull
 from tts_server.load import Load
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Batches:
         self._closed = False
 
     async def start(self) -> None:
-        """Goes on with what a former server left; without that, nothing is opened before it is needed.
+        """Goes on with what a former server left; without that nothing is opened before it is needed.
 
         Raises:
             ConfigError: what it left cannot be read.
@@ -66,6 +66,8 @@ class Batches:
             await self._open()
         except StoreTaken as error:
             log.warning("no files and batches here: %s", error)
+        except StorageFull as error:
+            log.error("batches wait until somebody asks for one: %s", error.message)
         except StoreUnusable as error:
             raise ConfigError(f"data_dir: {error}") from error
 

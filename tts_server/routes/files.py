@@ -1,6 +1,7 @@
 """`/v1/files`: the input of batches, and what came of them."""
 
 import asyncio
+import errno
 import time
 from collections.abc import AsyncIterator
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from tts_server.batches import Batches
 from tts_server.batches.files import PIECE_BYTES, Files
 from tts_server.batches.records import KEEP_S, File, Piece, new_id
 from tts_server.batches.store import Store
-from tts_server.errors import InvalidRequest, RequestTooLarge, UnsupportedParameter, shown
+from tts_server.errors import InvalidRequest, RequestTooLarge, StorageFull, UnsupportedParameter, shown
 from tts_server.middleware import owner_of
 from tts_server.protocol_batches import MAX_KEEP_S, MIN_KEEP_S
 
@@ -22,6 +23,7 @@ router = APIRouter()
 
 MAX_FILENAME = 255
 """Characters."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ANCHOR, _SECONDS = "expires_after[anchor]", "expires_after[seconds]"
 _FIELDS = ("file", "purpose", _ANCHOR, _SECONDS)
 _FORM = {
@@ -50,6 +52,11 @@ async def upload(request: Request) -> Response:
             await _save(file, data, await batches.store())
     except ClientDisconnect:
         return Response(status_code=499)
+    except OSError as error:
+        # A large upload goes through the directory for temporary files.
+        if error.errno not in _FULL:
+            raise
+        raise StorageFull(f"The upload cannot be taken in: {error.strerror}.") from error
     return JSONResponse(file.body)
 
 

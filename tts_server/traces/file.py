@@ -6,7 +6,9 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from tts_server.traces.render import Row
@@ -17,9 +19,10 @@ WRITE_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 2.0
 """How long another process may hold the file before it is given up."""
 SHARE = 8
 """The part of all room that one trace may take."""
-PAGE = 100
-"""Traces that are read at once where all are wanted."""
+PAGE, PAGE_BYTES = 100, 8 * 2**20
+"""Whole traces that are read at once where all are wanted; of large ones, fewer."""
 WAL_BYTES = 4 * 2**20
+_WANTED = "(?1 IS NULL OR owner = ?1) AND (?2 IS NULL OR row < ?2) AND (?3 IS NULL OR strategy = ?3)"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS traces (
     row INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -35,13 +38,19 @@ CREATE INDEX IF NOT EXISTS traces_by_age ON traces (created);
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """A trace as it was found."""
+class Listed:
+    """What a list says of a trace."""
 
     row: int
     """Later ones have higher ones."""
     id: str
     head: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Listed):
+    """A whole trace."""
+
     packed: bytes
 
     @property
@@ -69,6 +78,7 @@ class Writer:
         path.touch(mode=0o600)
         self._connection = sqlite3.connect(path, WRITE_TIMEOUT_S, isolation_level=None)
         try:
+            self._connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
@@ -78,7 +88,9 @@ class Writer:
             raise
 
     def add(self, rows: Sequence[Row]) -> int:
-        """Takes all or none of them, but for those that are too large; how many those are.
+        """Takes all or none of them, but for those that are too large, whose number it returns.
+
+        What is too old or too much by then goes, also where there is nothing to take.
 
         Raises:
             sqlite3.Error: the disk is full, somebody else holds the file, or it is damaged.
@@ -92,19 +104,33 @@ class Writer:
                 taken,
             )
             transaction.execute("DELETE FROM traces WHERE created < ?", [time.time() - self._max_age_s])
-            while self._used() > self._max_bytes:
+            while self._pages("page_count") - self._pages("freelist_count") > self._max_bytes:
                 transaction.execute("DELETE FROM traces WHERE row IN (SELECT row FROM traces ORDER BY row LIMIT 16)")
+            # What is freed is used again; only a file that was let grow larger once has something to give back.
+            if self._pages("page_count") > self._max_bytes + self._max_bytes // SHARE:
+                self._give_back()
         return len(packed) - len(taken)
 
     def close(self) -> None:
         self._connection.close()
 
-    def _used(self) -> int:
-        pages, free, size = (
-            int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
-            for name in ("page_count", "freelist_count", "page_size")
-        )
-        return (pages - free) * size
+    def _give_back(self) -> None:
+        (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
+        for _ in range(free):
+            # Each goes one page far.
+            self._connection.execute("PRAGMA incremental_vacuum")
+
+    def _pages(self, which: str) -> int:
+        """Bytes of pages that SQLite counts."""
+        (count,) = self._connection.execute(f"PRAGMA {which}").fetchone()
+        (size,) = self._connection.execute("PRAGMA page_size").fetchone()
+        return int(count * size)
+
+
+def recovers(error: Exception) -> bool:
+    """Whether a writer can go on some time after this error: the disk is full, or somebody holds the file."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY)
 
 
 class Reader:
@@ -119,33 +145,41 @@ class Reader:
 
     def get(self, id_: str, owner: str | None) -> Stored | None:
         """The trace of this id, where it is this owner's; None as owner is everybody."""
-        found = self._select("id = ? AND (?2 IS NULL OR owner = ?2)", [id_, owner], 1)
-        return found[0] if found else None
+        found = self._select("row, id, head, body", "id = ?3 AND (?1 IS NULL OR owner = ?1)", [owner, None, id_], 1)
+        return Stored(*found[0]) if found else None
 
     def page(
         self, owner: str | None, limit: int, *, before: int | None = None, strategy: str | None = None
-    ) -> list[Stored]:
+    ) -> list[Listed]:
         """The newest, of those whose row is less than `before`."""
-        where = "(?1 IS NULL OR owner = ?1) AND (?2 IS NULL OR row < ?2) AND (?3 IS NULL OR strategy = ?3)"
-        return self._select(where, [owner, before, strategy], limit)
+        return [Listed(*row) for row in self._select("row, id, head", _WANTED, [owner, before, strategy], limit)]
 
     def pages(
         self, owner: str | None, limit: int | None, *, before: int | None = None, strategy: str | None = None
     ) -> Iterator[list[Stored]]:
-        """As `page`, a few at a time, all if there is no limit. Nothing is held open between them."""
+        """As `page`, but whole ones, a few at a time, all if there is no limit. Nothing is held open between them."""
         while limit is None or limit > 0:
-            found = self.page(owner, PAGE if limit is None else min(limit, PAGE), before=before, strategy=strategy)
+            few = PAGE if limit is None else min(limit, PAGE)
+            count = self._fitting(self._select("LENGTH(body)", _WANTED, [owner, before, strategy], few))
+            found = self._select("row, id, head, body", _WANTED, [owner, before, strategy], count)
             if not found:
                 return
-            yield found
-            before, limit = found[-1].row, None if limit is None else limit - len(found)
+            yield (page := [Stored(*row) for row in found])
+            before, limit = page[-1].row, None if limit is None else limit - len(page)
 
-    def _select(self, where: str, values: Sequence[object], limit: int) -> list[Stored]:
+    @staticmethod
+    def _fitting(sizes: Sequence[tuple[int]]) -> int:
+        """How many of the first ones are read at once; one at least."""
+        return max(1, sum(total <= PAGE_BYTES for total in accumulate(size for (size,) in sizes)))
+
+    def _select(self, columns: str, where: str, values: Sequence[object], limit: int) -> list[Any]:
         if not self._path.exists():
             return []
         address = f"file:{quote(str(self._path))}?mode=ro"
         with closing(sqlite3.connect(address, READ_TIMEOUT_S, uri=True)) as connection:
-            found = connection.execute(
-                f"SELECT row, id, head, body FROM traces WHERE {where} ORDER BY row DESC LIMIT {limit:d}", values
-            )
-            return [Stored(*row) for row in found]
+            # The writer may have only begun to make it.
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'traces'").fetchone():
+                return []
+            return connection.execute(
+                f"SELECT {columns} FROM traces WHERE {where} ORDER BY row DESC LIMIT {limit:d}", values
+            ).fetchall()

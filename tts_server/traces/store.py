@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from starlette.types import Scope
@@ -20,7 +21,8 @@ from tts_server.config import Settings
 from tts_server.errors import EngineUnavailable, InvalidRequest, NotFound, shown
 from tts_server.plan import Plan
 from tts_server.traces import view
-from tts_server.traces.file import FILE, Reader, Stored, Writer
+from tts_server.traces.feedback import Feedback, give, of
+from tts_server.traces.file import FILE, Listed, Reader, Stored, Writer, recovers
 from tts_server.traces.recording import Record
 from tts_server.traces.render import Row, row
 
@@ -34,6 +36,8 @@ BATCH = 256
 """Traces of one transaction, at most."""
 LINGER_S = 0.1
 """What comes meanwhile is written together."""
+TRIM_S = 600.0
+"""How often old ones go where none comes."""
 SETTLE_S = 2.0
 """How long a reader waits for what was told before it asked."""
 DRAIN_S = 5.0
@@ -123,9 +127,22 @@ class Traces:
         found = await self._read(lambda: self._reader.get(id, owner))
         if found is None:
             raise NotFound(f"There is no trace {shown(id)}.")
-        return await asyncio.to_thread(view.shown, found.head, found.body)
+        said = await self._read(lambda: of(self._path, [id]))
+        return await asyncio.to_thread(view.shown, found.head, found.body, said.get(id))
 
-    async def page(self, owner: str, limit: int, after: str | None, strategy: str | None) -> list[Stored]:
+    async def judge(self, id: str, owner: str, feedback: Feedback) -> dict[str, Any]:  # noqa: A002  its name in the API
+        """Keeps what a client says of an answer; returns that as it is kept.
+
+        Raises:
+            NotFound: there is no trace of this id, or it is somebody else's.
+            EngineUnavailable: the disk does not take it.
+        """
+        body = feedback.body(full=self._settings.traces == "full")
+        if not await self._read(lambda: give(self._path, id, owner, body)):
+            raise NotFound(f"There is no trace {shown(id)}.")
+        return body
+
+    async def page(self, owner: str, limit: int, after: str | None, strategy: str | None) -> list[Listed]:
         """The newest traces, or those that came before the one of the id `after`.
 
         Raises:
@@ -147,7 +164,7 @@ class Traces:
         before = await self._row(after, owner)
         pages = self._reader.pages(owner, limit, before=before, strategy=strategy)
         first = await self._read(lambda: next(pages, None))
-        return _lines(first, pages)
+        return _lines(self._path, first, pages)
 
     async def _row(self, id_: str | None, owner: str) -> int | None:
         if id_ is None:
@@ -164,7 +181,7 @@ class Traces:
             return await asyncio.to_thread(self._settled_first, read)
         except sqlite3.Error as error:
             log.error("traces: %s: %s", self._path, error)
-            raise EngineUnavailable("The traces cannot be read now: see the server's log.") from error
+            raise EngineUnavailable("The traces cannot be reached now: see the server's log.") from error
 
     def _settled_first(self, read: Callable[[], T]) -> T:
         with self._changed:
@@ -175,8 +192,8 @@ class Traces:
 
     def _work(self) -> None:
         """The thread: writes what comes until the end."""
-        writer: Writer | None = None
-        while batch := self._next():
+        writer = self._write([], None)
+        while (batch := self._next()) is not None:
             writer = self._write(batch, writer)
             with self._changed:
                 self._settled += len(batch)
@@ -184,10 +201,13 @@ class Traces:
         if writer:
             writer.close()
 
-    def _next(self) -> list[Record]:
-        """What to write now; nothing at the end."""
+    def _next(self) -> list[Record] | None:
+        """What to write now, which may be nothing; None at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._pending or self._closing)
+            if not self._changed.wait_for(lambda: self._pending or self._closing, TRIM_S):
+                return []
+            if not self._pending:
+                return None
             self._changed.wait_for(lambda: self._hurry or self._closing, LINGER_S)
             batch, self._pending = self._pending[:BATCH], self._pending[BATCH:]
             self._bytes -= sum(size for _, size in batch)
@@ -195,13 +215,22 @@ class Traces:
         return [record for record, _ in batch]
 
     def _write(self, batch: list[Record], writer: Writer | None) -> Writer | None:
+        """Writes them, and lets go of what is too old; a writer that can go on."""
+        rows = [made for record in batch if (made := self._rendered(record))]
         try:
+            if not rows and not self._path.exists():
+                return writer
             writer = writer or Writer(self._path, self._settings.traces_max_bytes, self._settings.traces_max_age_s)
-            too_large = writer.add([made for record in batch if (made := self._rendered(record))])
+            too_large = writer.add(rows)
         except (sqlite3.Error, OSError) as error:
-            self._drop(len(batch), f"{self._path}: {error}")
-            if writer:
-                writer.close()
+            if rows:
+                self._drop(len(rows), f"{self._path}: {error}")
+            else:
+                log.warning("traces: old ones stay for now: %s: %s", self._path, error)
+            # Without an open writer, what is there could not be read either while the disk is full.
+            if writer is None or recovers(error):
+                return writer
+            writer.close()
             return None
         if too_large:
             self._drop(too_large, "a trace is too large for traces_max_bytes")
@@ -232,8 +261,9 @@ def _estimate(record: Record) -> int:
     return 2048 + asked + 8 * usage.completion_tokens + 512 * usage.samples
 
 
-async def _lines(page: list[Stored] | None, rest: Iterator[list[Stored]]) -> AsyncIterator[bytes]:
+async def _lines(path: Path, page: list[Stored] | None, rest: Iterator[list[Stored]]) -> AsyncIterator[bytes]:
     while page:
+        said = await asyncio.to_thread(of, path, [stored.id for stored in page])
         for stored in page:
-            yield await asyncio.to_thread(view.line, stored.head, stored.body)
+            yield await asyncio.to_thread(view.line, stored.head, stored.body, said.get(stored.id))
         page = await asyncio.to_thread(next, rest, None)

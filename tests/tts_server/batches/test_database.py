@@ -80,6 +80,37 @@ def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path: Path) -> None:
         assert files.pieces("file-1", -1) == [Piece(0, b"kept"), Piece(1, b"more")]
 
 
+def test_a_file_can_be_deleted_on_a_full_disk(tmp_path: Path) -> None:
+    with opened(tmp_path) as database:
+        files = Files(database)
+        for name in ("file-1", "file-2"):
+            files.add(File(name, "", "batch", "a", 2**21, 1, 9))
+            files.append(name, Piece(0, b"x" * 2**21))
+            files.finish(name)
+        room = database.room()
+        with disk_of(max(path.stat().st_size for path in (tmp_path / "some").iterdir())):
+            files.delete("file-1", "", 1)
+        assert database.room() > room + 2**20
+        assert len(files.pieces("file-2", -1)[0].data) == 2**21
+
+
+def test_what_cannot_be_given_back_is_used_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with opened(tmp_path) as database:
+        files = Files(database)
+        for name in ("file-1", "file-2"):
+            files.add(File(name, "", "batch", "a", 2**21, 1, 9))
+            files.append(name, Piece(0, b"x" * 2**21))
+        with database.transaction():
+            database.change("DELETE FROM pieces WHERE file = 'file-1'")
+        room = database.room()
+        with disk_of(2**15):
+            database.give_back()
+        assert "used again" in caplog.text
+        assert database.room() == room
+        database.give_back()
+        assert len(files.pieces("file-2", -1)[0].data) == 2**21
+
+
 def test_an_answer_is_kept_once(tmp_path: Path) -> None:
     with opened(tmp_path) as database:
         jobs = Jobs(database)

@@ -2,12 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from batching import batching, upload
+from batching import CHAT, batching, line, upload
+from full_disk import disk_of
 
+from tts_server.batches.database import Database
+from tts_server.batches.files import Files
+from tts_server.batches.records import File, Piece
+from tts_server.batches.service import FILE
 from tts_server.config import BatchConfig
 
 
@@ -134,6 +140,40 @@ def test_no_more_is_stored_than_may_be(tmp_path: Path) -> None:
             assert (await upload(client, b"x" * 3 * 2**20)).status_code == 200
 
     asyncio.run(main())
+
+
+def test_on_a_full_disk_files_are_refused_and_chats_answered(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with batching(tmp_path) as client:
+            kept = (await upload(client, b"{}\n")).json()
+            with disk_of(2**16):
+                for _ in range(3):
+                    full = await upload(client, b"x" * 3 * 2**20)
+                    assert (full.status_code, full.json()["error"]["code"]) == (507, "storage_full")
+                    assert (await client.post(CHAT, json=line("a")["body"])).status_code == 200
+            assert (await client.get("/v1/files")).json()["data"] == [kept]
+            assert (await upload(client, b"x" * 3 * 2**20)).status_code == 200
+
+    asyncio.run(main())
+
+
+def test_a_server_starts_on_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(Database(tmp_path / FILE, 2**30)) as database:
+        files = Files(database)
+        files.add(File("file-cut-off", "", "batch", "a", 2**20, 1, 2))
+        files.append("file-cut-off", Piece(0, b"x" * 2**20))
+
+    async def main() -> None:
+        with disk_of(1):
+            client = await stack.enter_async_context(batching(tmp_path))
+            assert (await client.post(CHAT, json=line("a")["body"])).status_code == 200
+            assert (await client.get("/v1/files")).status_code == 507
+        assert (await client.get("/v1/files")).json()["data"] == []
+        await stack.aclose()
+
+    stack = AsyncExitStack()
+    asyncio.run(main())
+    assert "batches wait until somebody asks for one" in caplog.text
 
 
 def test_the_list_is_walked_by_its_last(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from full_disk import disk_of
 from searching import broken, world
 from serving import ask, body, frames, serving, until
 
@@ -207,6 +208,21 @@ def test_each_key_sees_its_own(tmp_path: Path) -> None:
             assert (await client.get(TRACES, headers=bob)).json()["data"] == []
             assert (await client.get(TRACES, params={"format": "jsonl"}, headers=bob)).text == ""
             assert (await client.get(place)).status_code == 401
+
+    asyncio.run(main())
+
+
+def test_requests_are_answered_on_a_full_disk(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with keeping(tmp_path) as client:
+            first = (await ask(client)).json()["tts"]["trace_id"]
+            assert (await client.get(f"{TRACES}/{first}")).status_code == 200
+            with disk_of(1):
+                for _ in range(20):
+                    assert (await ask(client)).status_code == 200
+                assert [one["id"] for one in await listed(client)] == [first]
+            last = (await ask(client)).json()["tts"]["trace_id"]
+            assert (await client.get(f"{TRACES}/{last}")).status_code == 200
 
     asyncio.run(main())
 

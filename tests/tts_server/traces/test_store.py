@@ -4,11 +4,13 @@ import asyncio
 import logging
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from full_disk import disk_of
 from serving import until
@@ -121,6 +123,68 @@ def test_old_ones_go(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_old_ones_go_at_the_start(tmp_path: Path) -> None:
+    async def main() -> None:
+        traces = opened(tmp_path)
+        traces.put(named("trace-old", created=time.time() - 61))
+        traces.put(named("trace-new", created=time.time() - 30))
+        assert await ids(traces) == ["trace-new", "trace-old"]
+        await traces.close()
+        later = opened(tmp_path, traces_max_age_s=60)
+        reader = Reader(tmp_path / FILE)
+        await until(lambda: [listed.id for listed in reader.page(None, 9)] == ["trace-new"])
+        await later.close()
+
+    asyncio.run(main())
+
+
+def test_old_ones_go_where_none_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "TRIM_S", 0.05)
+
+    async def main() -> None:
+        traces = opened(tmp_path, traces_max_age_s=60)
+        traces.put(named("trace-old", created=time.time() - 59.5))
+        assert await ids(traces) == ["trace-old"]
+        reader = Reader(tmp_path / FILE)
+        await until(lambda: not reader.page(None, 9))
+        await traces.close()
+
+    asyncio.run(main())
+
+
+def test_a_smaller_bound_gives_room_back_to_the_disk(tmp_path: Path) -> None:
+    made = row(RECORD, "full")
+    rows = [Row(f"trace-{n}", "", time.time(), "single", made.head + b" " * 50_000, made.body) for n in range(100)]
+    with closing(Writer(tmp_path / FILE, 2**30, 3600)) as writer:
+        writer.add(rows)
+    assert (tmp_path / FILE).stat().st_size > 2**22
+    with closing(Writer(tmp_path / FILE, 2**20, 3600)) as writer:
+        writer.add([])
+    assert largest(tmp_path) < 2**20 * 1.2
+    found = Reader(tmp_path / FILE).page(None, 100)
+    assert [listed.id for listed in found] == [f"trace-{n}" for n in range(99, 99 - len(found), -1)]
+    assert found
+
+
+def test_large_ones_are_exported_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file, "PAGE_BYTES", 3 * len(zlib.compress(row(RECORD, "full").body, 1)))
+
+    async def main() -> None:
+        traces = opened(tmp_path, traces="full")
+        for number in range(10):
+            traces.put(named(f"trace-{number}"))
+        assert len(await ids(traces)) == 10
+        pages = list(Reader(tmp_path / FILE).pages(None, 8))
+        assert [len(page) for page in pages] == [3, 3, 2]
+        monkeypatch.setattr(file, "PAGE_BYTES", 1)
+        assert [len(page) for page in Reader(tmp_path / FILE).pages(None, 3)] == [1, 1, 1]
+        lines = [orjson.loads(line)["id"] async for line in await traces.export("", None, None, None)]
+        assert lines == [f"trace-{number}" for number in range(9, -1, -1)]
+        await traces.close()
+
+    asyncio.run(main())
+
+
 def test_the_order_is_that_of_their_ends_whatever_the_clock_says(tmp_path: Path) -> None:
     async def main() -> None:
         traces = opened(tmp_path)
@@ -168,6 +232,18 @@ def test_a_full_disk_drops_and_counts_and_goes_on_when_there_is_room(
     assert str(tmp_path) in warnings[0].getMessage()
 
 
+def test_a_file_that_is_being_made_has_none_yet(tmp_path: Path) -> None:
+    reader = Reader(tmp_path / FILE)
+    for made in (b"", None):
+        if made is not None:
+            (tmp_path / FILE).write_bytes(made)
+        else:
+            with closing(sqlite3.connect(tmp_path / FILE)) as begun:
+                begun.execute("PRAGMA journal_mode = WAL")
+        assert reader.page(None, 9) == list(reader.pages(None, None)) == []
+        assert reader.get("trace-1", None) is None
+
+
 def test_a_directory_that_cannot_be_made_drops_and_counts(tmp_path: Path) -> None:
     async def main() -> None:
         (tmp_path / "taken").write_text("a file")
@@ -196,19 +272,19 @@ def test_a_damaged_file_drops_and_counts_and_cannot_be_read(tmp_path: Path) -> N
 def test_a_file_that_somebody_holds_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file, "WRITE_TIMEOUT_S", 0.3)
     monkeypatch.setattr(file, "READ_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(store, "SETTLE_S", 0.1)
 
     async def main() -> None:
         traces = opened(tmp_path)
         traces.put(named("trace-first"))
-        assert await ids(traces) == ["trace-first"]
         await traces.close()
-        traces = opened(tmp_path)
+        monkeypatch.setattr(store, "SETTLE_S", 0.1)
         with held(tmp_path / FILE):
+            traces = opened(tmp_path)
             traces.put(named("trace-lost"))
             with pytest.raises(EngineUnavailable):
                 await ids(traces)
             await until(lambda: traces.dropped == 1)
+        monkeypatch.undo()
         traces.put(named("trace-last"))
         assert await ids(traces) == ["trace-last", "trace-first"]
         await traces.close()
