@@ -6,9 +6,9 @@ counted in tokens (prompt tokens that were computed and generated ones), as the 
 Who comes, or comes back after a pause, begins where the others are: unused turns are not saved up. The lines of batches
 come after all interactive requests.
 
-A call is let in whole as soon as there is room for its first sample, so the engine gets n samples of one prompt as one
-request, no call waits for ever, and nobody waits while there is room; in return up to n - 1 samples more than `limit`
-may grow. Where nobody waits there is neither a lock nor a task: a call costs an addition.
+A call is let in as soon as there is room for its first sample, so no call waits for ever and nobody waits while there
+is room; in return as many samples more than `limit` may grow as the last call has beside its first. `admitted` keeps
+calls small where there is no room for all of them. Where nobody waits there is neither a lock nor a task.
 """
 
 import asyncio
@@ -24,6 +24,8 @@ __all__ = ["Admission", "Flow", "Permit"]
 STALL_S = 1.0
 """A call whose consumer has not come back for so long lends its places to those that wait: the engine is done with
 what a slow client has not read."""
+PART = 4
+"""Samples of one part of a call."""
 _FIRST_GUESS = 64.0
 """Tokens of a sample, before any has ended."""
 _MEMORY = 64
@@ -65,6 +67,16 @@ class Flow(Share):
         self.owner = owner
         self.calls: dict[_Call, None] = {}
         """Those that wait, in order."""
+
+    def has_room(self, n: int) -> bool:
+        """Whether n samples may grow at once without one too many."""
+        return self._admission.live + n <= self._admission.limit
+
+    def parts(self, n: int) -> list[int]:
+        """The sizes of the calls in which n samples are asked for: what there is room for, and small ones."""
+        first = min(n, max(PART, self._admission.limit - self._admission.live))
+        rest = n - first
+        return [first, *[PART] * (rest // PART), *([rest % PART] if rest % PART else [])]
 
     async def take(self, n: int) -> "Permit":
         """Waits until a call of n samples may begin. Who is cancelled has taken nothing."""
@@ -159,6 +171,11 @@ class Admission:
         self._tiers = (_Tier(), _Tier())
         self._guess = _FIRST_GUESS
         self._look: asyncio.TimerHandle | None = None
+
+    def fit(self, slots: int | None) -> None:
+        """To an engine that grows so many samples at once: with a few more it never waits for us."""
+        if slots is not None:
+            self.limit = slots + slots // 8
 
     @property
     def has_room(self) -> bool:

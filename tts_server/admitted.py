@@ -3,19 +3,30 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from contextvars import ContextVar
+from functools import partial
 
 from strategies.base import Chunk, Engine, Prompt, Sampling, TokenIds
 from tts_server.admission import Flow
 from tts_server.engines.base import Generates
+from tts_server.parts import in_parts
 
 FLOW: ContextVar[Flow | None] = ContextVar("tts_server.flow", default=None)
 """The request that runs here; what runs outside of one, as a self-test does, waits for nobody."""
 
 
 def admitted(engine: Generates, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
-    """`engine.generate`, when it is this request's turn."""
+    """`engine.generate`, when it is this request's turn.
+
+    Where there is no room for all n samples they are asked for in parts, so that others have their turns between them:
+    then n samples of one prompt are several engine requests. With a seed they are one all the same, for the place of a
+    sample in its call is part of its seed.
+    """
     flow = FLOW.get()
-    return engine.generate(prompt, sampling, n) if flow is None else _in_turn(flow, engine, prompt, sampling, n)
+    if flow is None:
+        return engine.generate(prompt, sampling, n)
+    if n == 1 or sampling.seed is not None or flow.has_room(n):
+        return _in_turn(flow, engine, prompt, sampling, n)
+    return in_parts(partial(_in_turn, flow, engine, prompt, sampling), flow.parts(n))
 
 
 async def _in_turn(

@@ -175,9 +175,18 @@ def build_engine(settings: Settings) -> ServedEngine:
     if kind == "fake":
         from tts_server.engines.fake import FakeEngine  # noqa: PLC0415
 
-        return FakeEngine(model=settings.served_name or "fake", max_model_len=settings.max_model_len or 32768)
+        name, limit = settings.served_name or "fake", settings.max_model_len or 32768
+        try:
+            return FakeEngine(model=name, max_model_len=limit, **settings.engine_args)
+        except TypeError as error:
+            raise ConfigError(f"engine_args: {error}") from None
     if kind == "openai":
-        return _build_upstreams(settings)
+        from tts_server.engines.openai_http import OpenAIEngine  # noqa: PLC0415
+
+        key = settings.upstream_api_key.get_secret_value() if settings.upstream_api_key else None
+        return OpenAIEngine(
+            str(settings.upstream), name=settings.served_name, upstream_model=settings.model, api_key=key
+        )
     from tts_server.catalog import resolve  # noqa: PLC0415
 
     model = settings.model or DEFAULT_MODEL
@@ -190,20 +199,6 @@ def build_engine(settings: Settings) -> ServedEngine:
     from tts_server.engines.transformers import TransformersEngine  # noqa: PLC0415
 
     return TransformersEngine(path, name=name, max_model_len=settings.max_model_len, args=settings.engine_args)
-
-
-def _build_upstreams(settings: Settings) -> ServedEngine:
-    from tts_server.engines.openai_http import OpenAIEngine  # noqa: PLC0415
-    from tts_server.engines.openai_replicas import ReplicatedEngine  # noqa: PLC0415
-
-    key = settings.upstream_api_key.get_secret_value() if settings.upstream_api_key else None
-    name, model = settings.served_name, settings.model
-    try:
-        if len(settings.upstream) > 1:
-            return ReplicatedEngine(settings.upstream, name=name, upstream_model=model, api_key=key)
-        return OpenAIEngine(settings.upstream[0], name=name, upstream_model=model, api_key=key)
-    except ValueError as error:
-        raise ConfigError(f"upstream: {error}") from None
 
 
 def _shares_gpu(settings: Settings) -> bool:

@@ -14,9 +14,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from prm import PRMError
+from tts_server.admission import Admission
 from tts_server.batches import Batches
 from tts_server.config import ConfigError, Settings
 from tts_server.drain import Drain
+from tts_server.engines.base import Slotted
 from tts_server.service import Lifetime, Service
 from tts_server.traces.store import Traces
 
@@ -57,6 +59,9 @@ async def serve(app: FastAPI, settings: Settings, on_ready: Callable[[str], None
                 running.push_async_callback(app.state.tracing.close)
             running.push_async_callback(service.engine.close)
             await service.engine.start()
+            if settings.max_live_samples is None and isinstance(service.engine, Slotted):
+                admission: Admission = app.state.admission
+                admission.fit(service.engine.slots)
             running.push_async_callback(traces.close)
             traces.start()
             for prm in service.owned:

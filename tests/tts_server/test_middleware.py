@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import ask, body, serving, until
+from serving import ask, body, serving
 
 from tts_server.config import Settings
 from tts_server.engines.fake import FakeEngine
@@ -156,44 +156,5 @@ def test_a_body_that_is_not_called_json_is_refused(media_type: str) -> None:
             headers = {"content-type": "Application/JSON; charset=utf-8"}
             ok = b'{"model":"fake","messages":[{"role":"user","content":"x"}]}'
             assert (await client.post("/v1/chat/completions", content=ok, headers=headers)).status_code == 200
-
-    asyncio.run(main())
-
-
-def test_no_more_requests_than_there_is_room_for() -> None:
-    async def main() -> None:
-        engine = FakeEngine(token_s=0.02)
-        async with serving(engine, settings=Settings(max_requests=2)) as client:
-            running = [asyncio.create_task(ask(client)) for _ in range(2)]
-            await until(lambda: engine.live == 2)
-            response = await ask(client)
-            assert response.status_code == 429
-            assert response.headers["retry-after"] == "1"
-            assert response.json() == {
-                "error": {
-                    "message": "The server has 2 requests under way.",
-                    "type": "rate_limit_error",
-                    "param": None,
-                    "code": "rate_limit_exceeded",
-                }
-            }
-            assert (await client.get("/health")).status_code == 200
-            assert [r.status_code for r in await asyncio.gather(*running)] == [200, 200]
-            assert (await ask(client)).status_code == 200
-
-    asyncio.run(main())
-
-
-def test_a_client_that_left_gives_its_place_back() -> None:
-    async def main() -> None:
-        engine = FakeEngine(token_s=0.02)
-        async with serving(engine, settings=Settings(max_requests=2)) as client:
-            for _ in range(4):
-                running = [asyncio.create_task(ask(client)) for _ in range(2)]
-                await until(lambda: engine.live == 2)
-                for task in running:
-                    task.cancel()
-                await until(lambda: engine.live == 0)
-            assert (await ask(client, max_tokens=1)).status_code == 200
 
     asyncio.run(main())

@@ -1,7 +1,7 @@
 """What the server asks of an engine beside generating: to start, to close, and to say how it is."""
 
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from strategies.base import Chunk, Engine, Prompt, Sampling, TokenIds
 
@@ -40,6 +40,16 @@ class Generates(Protocol):
     def continues(self) -> bool: ...
 
     def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]: ...
+
+
+@runtime_checkable
+class Slotted(Protocol):
+    """An engine that may know how many samples it grows at once; more of them wait inside of it, first come."""
+
+    @property
+    def slots(self) -> int | None:
+        """None where it does not know, and before its start."""
+        ...
 
 
 class ServedEngine(Engine, Protocol):

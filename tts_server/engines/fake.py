@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Mapping
 from itertools import cycle, islice
 
 from strategies.base import Chunk, Message, Prompt, Refused, Sampling, TokenIds, TokenLogprob, text_of
+from tts_server.engines.fake_batch import Batch
 from tts_server.engines.fake_script import FakeReply, FakeRequest, Script, default_script
 from tts_server.engines.fake_tokens import FakeTokenizer, decode, encode, pieces, prompt_logprobs, token_id
 from tts_server.errors import ContextTooLong, EngineUnavailable
@@ -47,6 +48,7 @@ class FakeEngine:
         chunk_tokens: tokens a chunk.
         seed: of the samples whose request has none.
         opening: the thought's opening with which its chat template ends.
+        slots: samples that it grows at once; further ones wait inside of it, first come. None: all.
     """
 
     tool_format = "hermes"
@@ -64,6 +66,7 @@ class FakeEngine:
         chunk_tokens: int = 1,
         seed: int = 0,
         opening: str = "",
+        slots: int | None = None,
     ) -> None:
         self.model = model
         self.max_model_len: int | None = max_model_len
@@ -81,6 +84,8 @@ class FakeEngine:
         self._limit = max_model_len
         self._opening = opening
         self.thinks = bool(opening)
+        self.slots = slots
+        self._batch = Batch[_Stream](slots)
 
     @property
     def tokenizer(self) -> FakeTokenizer:
@@ -131,20 +136,24 @@ class FakeEngine:
         try:
             for stream in streams:
                 stream.begin(self._script, room)
+                self._batch.enter(stream)
             failures = [stream.error for stream in streams if stream.error]
             if len(failures) == n:
                 raise failures[0]
             while streams:
                 await asyncio.sleep(self._token_s)
-                for stream in list(streams):
+                for stream in [stream for stream in streams if stream in self._batch]:
                     chunk = stream.next(self._chunk_tokens)
                     self.generated += chunk.completion_tokens
                     if chunk.finish_reason:
                         streams.remove(stream)
+                        self._batch.leave(stream)
                         self.live -= 1
                     yield chunk
         finally:
             self.live -= len(streams)
+            for stream in streams:
+                self._batch.leave(stream)
 
 
 class _Stream:

@@ -109,6 +109,10 @@ class VLLMEngine:
     def healthy(self) -> bool:
         return self._llm is not None and not self._llm.errored
 
+    @property
+    def slots(self) -> int | None:
+        return self._llm.vllm_config.scheduler_config.max_num_seqs if self._llm else None
+
     async def start(self) -> None:
         """Loads the model and keeps watch over the engine.
 
