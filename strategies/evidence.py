@@ -124,4 +124,6 @@ class Evidence:
         return PilotCost(len(steps), tokens, wall_s, max(1.0, sum(steps) / len(steps)))
 
     def _asked(self, sample: Sample) -> Sample:
+        if not self.logprobs:
+            return sample
         return Sample([only_asked(chunk, self.task.sampling.logprobs) for chunk in sample.chunks])

@@ -69,7 +69,8 @@ class ReplayEngine:
         parts = [] if beginning is None else self._take(beginning, sampling, n)
         for index, part in enumerate(parts):
             for chunk in part:
-                yield only_asked(replace(chunk, index=index), sampling.logprobs)
+                told = only_asked(chunk, sampling.logprobs) if chunk.logprobs else chunk
+                yield replace(told, index=index)
         if len(parts) == n:
             return
         if not beginning and beginning is not None and sampling.seed is not None:
