@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
-from strategies.base import Candidate, Event, Final, Incumbent
+from strategies.base import Candidate, EngineGone, Event, Final, Incumbent
 from strategies.budget import Account, BudgetSpent
 from strategies.sampling import candidates_of
 
@@ -13,7 +13,10 @@ GRACE_S = 0.05
 
 
 async def anytime(events: AsyncGenerator[Event, None], account: Account) -> AsyncGenerator[Event, None]:
-    """The events of a search, ended by its incumbent where it is late or lets the end of its budget through."""
+    """The events of a search, ended by its incumbent where it is late or lets the end of its budget through.
+
+    So it ends, too, where it has an incumbent and lets through that the engine is gone.
+    """
     best: Candidate | None = None
     async with aclosing(events):
         try:
@@ -24,6 +27,10 @@ async def anytime(events: AsyncGenerator[Event, None], account: Account) -> Asyn
             return
         except BudgetSpent:
             pass
+        except EngineGone:
+            if best is None:
+                raise
+            account.stop("engine")
     yield Final((best or candidates_of([])[0],), (0,))
 
 

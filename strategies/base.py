@@ -28,6 +28,10 @@ class Refused(Exception):
         self.param = param
 
 
+class EngineGone(Exception):
+    """The engine is not there, or no longer: it has died, or cannot be reached."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """What an engine continues: a chat that it renders with the model's template, or token ids as they are."""

@@ -14,7 +14,8 @@ from strategies.latency import CallTimer, Latency, ScoringTimer
 from strategies.policy import InUse
 from strategies.trace import Recorder
 
-StopReason = Literal["max_samples", "max_tokens", "max_prm_tokens", "deadline"]
+StopReason = Literal["max_samples", "max_tokens", "max_prm_tokens", "deadline", "engine"]
+"""Which limit; or `engine`, where that is gone and the answer is what was found before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prm import PRMError, PRMInputError
-from strategies.base import Refused
+from strategies.base import EngineGone, Refused
 
 MAX_MESSAGE, MAX_PARAM, MAX_SHOWN = 2000, 200, 80
 """Characters. What a client sent may be long and must not come back whole."""
@@ -132,7 +132,7 @@ class TooManyRequests(APIError):
     code = "rate_limit_exceeded"
 
 
-class EngineUnavailable(APIError):
+class EngineUnavailable(APIError, EngineGone):
     """The engine is starting, draining or dead."""
 
     status = 503
