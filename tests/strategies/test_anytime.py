@@ -14,6 +14,7 @@ from strategies.anytime import GRACE_S, anytime
 from strategies.base import Candidate, Chunk, Event, Final, Incumbent, Progress, Prompt, Sample, TokenIds
 from strategies.budget import Account, Budget, BudgetSpent
 from tts_server.engines.fake import FakeEngine
+from tts_server.errors import EngineUnavailable
 
 GOOD = Candidate(Sample([Chunk(0, text="It is 4.", completion_tokens=4, finish_reason="eos")]), "4")
 
@@ -144,3 +145,24 @@ def test_an_engine_that_hangs_before_the_first_token_is_left_at_the_deadline(nam
     assert isinstance(final, Final)
     assert final.best.sample.finish_reason == "budget"
     assert account.stop_reason == "deadline"
+
+
+async def loses_its_engine(*, with_incumbent: bool) -> AsyncGenerator[Event, None]:
+    if with_incumbent:
+        yield Incumbent(GOOD)
+    raise EngineUnavailable("the engine has died")
+
+
+def test_the_incumbent_answers_for_a_search_whose_engine_is_gone() -> None:
+    account = Account()
+    *_, final = run(loses_its_engine(with_incumbent=True), account)
+    assert isinstance(final, Final)
+    assert final.best == GOOD
+    assert account.stop_reason == "engine"
+
+
+def test_without_an_incumbent_the_search_fails_as_its_engine_does() -> None:
+    account = Account()
+    with pytest.raises(EngineUnavailable, match="has died"):
+        run(loses_its_engine(with_incumbent=False), account)
+    assert account.stop_reason is None
