@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from strategies.base import TokenIds
+
 MISFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError)
 """What reading raises where something has another type or shape than OpenAI's format says."""
 
@@ -40,6 +42,14 @@ def number_in(value: Any) -> int:
     if type(value) is not int or not 0 <= value < _MOST:
         raise ValueError("a count or a token id that is none")
     return value
+
+
+def ids_in(answer: Any) -> TokenIds:
+    """The token ids of an answer to `/tokenize`; none where it is none."""
+    match answer:
+        case {"tokens": [*ids]} if all(type(token) is int and 0 <= token < _MOST for token in ids):
+            return tuple(ids)
+    return ()
 
 
 def text_in(value: Any) -> str:
