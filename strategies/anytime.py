@@ -38,8 +38,20 @@ async def _next(events: AsyncIterator[Event], account: Account) -> Event | None:
     """The next event; None at the end.
 
     Raises:
-        BudgetSpent: it is not there when the deadline and its grace are past.
+        BudgetSpent: it is not there when the deadline and its grace are past, or when the account is cut.
     """
+    account.waiter = waiter = asyncio.current_task()
+    try:
+        return await _in_time(events, account)
+    except asyncio.CancelledError:
+        if not account.is_cut or waiter is None or waiter.uncancel():
+            raise
+        raise account.stop("deadline") from None
+    finally:
+        account.waiter = None
+
+
+async def _in_time(events: AsyncIterator[Event], account: Account) -> Event | None:
     left = account.seconds_left
     if left is None:
         return await anext(events, None)

@@ -93,22 +93,41 @@ class Asked(threading.Thread):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_running_requests_end_and_takes_no_new_ones(number: signal.Signals) -> None:
-    with process(*slow(0.05, 20)) as running:
+    with process(*slow(0.3, 60)) as running:
         url = url_of(running)
         asked = Asked(url)
+        assert httpx.get(url + "/ready").status_code == 200
         running.send_signal(number)
-        refused = False
-        while asked.is_alive() and not refused:
-            try:
-                httpx.get(url + "/health", timeout=1)
-            except httpx.ConnectError:
-                refused = True
-        assert refused
-        asked.join(20)
+        while (ready := httpx.get(url + "/ready")).status_code == 200:
+            pass
+        assert ready.status_code == 503
+        assert ready.json()["error"]["message"] == "The server is going down."
+        assert httpx.get(url + "/health").status_code == 200
+        refused = httpx.post(url + "/v1/chat/completions", json=CHAT)
+        assert refused.status_code == 503
+        assert refused.headers["connection"] == "close"
+        assert refused.headers["retry-after"] == "5"
+        asked.join(60)
         assert asked.error is None
+        assert '"finish_reason":"stop"' in asked.text
         assert asked.text.endswith("data: [DONE]\n\n")
         assert line(running) == "closed 0"
-        assert running.wait(10) == 0
+        assert running.wait(30) == 0
+
+
+def test_a_search_that_does_not_end_in_its_grace_answers_with_what_it_has() -> None:
+    with process(*slow(1, 4)) as running:
+        asked = Asked(url_of(running))
+        while '"content"' not in asked.text:
+            time.sleep(0.05)
+        running.send_signal(signal.SIGTERM)
+        asked.join(60)
+        assert asked.error is None
+        assert '"finish_reason":"length"' in asked.text
+        assert '"stop_reason":"deadline"' in asked.text
+        assert asked.text.endswith("data: [DONE]\n\n")
+        assert line(running) == "closed 0"
+        assert running.wait(30) == 0
 
 
 def test_a_second_signal_ends_it_at_once() -> None:
