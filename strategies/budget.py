@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 from prm import Aggregation, OnTokens, ProcessRewardModel, StepScores
 from prm.base import check_scores
 from strategies.base import Chunk, Delta, Engine, Event, Final, Prompt, Sampling, TokenIds
-from strategies.latency import CallTimer, Latency, ScoringTimer
+from strategies.latency import CallTimer, Latency, ScoringTimer, now
 from strategies.policy import InUse
 from strategies.trace import Recorder
 
@@ -75,7 +75,7 @@ class Account:
     usage: Usage = field(default_factory=Usage)
     stop_reason: StopReason | None = None
     """The first limit that was reached."""
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=now)
     recorder: Recorder | None = None
     """Sees what the search does, where a record of it is kept."""
     spans: Spans | None = None
@@ -86,6 +86,8 @@ class Account:
     """When the answer's first token was known, in seconds from the start."""
     final: Final | None = None
     """The end of the search, once it has come."""
+    is_late: bool = False
+    """Whether a timer has said that the deadline is there: that of a busy event loop is early by our clock."""
     waiter: asyncio.Task[Any] | None = None
     """Who waits for the search's next event."""
     is_cut: bool = False
@@ -101,8 +103,9 @@ class Account:
 
     @property
     def seconds_left(self) -> float | None:
-        limit = self.budget.deadline_s
-        return None if limit is None else max(0.0, limit - self.wall_s)
+        if self.budget.deadline_s is None:
+            return None
+        return 0.0 if self.is_late else max(0.0, self.budget.deadline_s - self.wall_s)
 
     @property
     def tokens_left(self) -> int | None:
@@ -125,6 +128,11 @@ class Account:
         if self.waiter and self.seconds_left == 0:
             self.is_cut = True
             self.waiter.cancel()
+
+    def rang(self, timer: asyncio.Timeout) -> bool:
+        """Whether it was this timer of the deadline that ended a wait; then the deadline is there."""
+        self.is_late = self.is_late or timer.expired()
+        return self.seconds_left == 0
 
     def spent(self, *, prm: bool = False) -> StopReason | None:
         """The limit that forbids another token (with `prm`: another scored token), if one does."""
@@ -192,10 +200,10 @@ class MeteredEngine:
     async def encode(self, prompt: Prompt) -> TokenIds:
         account = self._account
         try:
-            async with asyncio.timeout(account.seconds_left):
+            async with asyncio.timeout(account.seconds_left) as limit:
                 return await self._engine.encode(prompt)
         except TimeoutError:
-            if account.seconds_left == 0:
+            if account.rang(limit):
                 raise account.stop("deadline") from None
             raise
 
@@ -241,10 +249,10 @@ class MeteredEngine:
         try:
             if left is None:
                 return await anext(chunks)
-            async with asyncio.timeout(left):
+            async with asyncio.timeout(left) as limit:
                 return await anext(chunks)
         except TimeoutError:
-            if not self._account.spent():
+            if left is None or not self._account.rang(limit):
                 raise
             return None
         except StopAsyncIteration:
@@ -291,10 +299,10 @@ class MeteredPRM:
 
             try:
                 with timer:
-                    async with asyncio.timeout(account.seconds_left):
+                    async with asyncio.timeout(account.seconds_left) as limit:
                         results = await self._prm.score(question, solutions, on_tokens=pay)
             except TimeoutError:
-                if account.seconds_left == 0:
+                if account.rang(limit):
                     raise account.stop("deadline") from None
                 raise
             check_scores(solutions, results)

@@ -68,16 +68,16 @@ async def mixture_of_agents(
         drawn = [sample for call in calls for sample in call.samples]
         ended = [sample for sample in drawn if sample.finished]
         if not ended and not proposals:
-            yield await nothing_ended(calls)
+            yield await nothing_ended(calls, account.seconds_left)
             return
         if not ended:
             break
         proposals = ended
         yield Progress(f"layer {layer}: {len(ended)} of {proposers} proposals")
-        yield Incumbent((await elect(candidates_of(proposals), "majority")).best)
+        yield Incumbent((await elect(candidates_of(proposals), "majority", account.seconds_left)).best)
     last = Call(seeded_task(aggregating(task, proposals), layers, 0, spread=False), engine, task.choices)
     await last.run()
-    yield await chosen(proposals, last)
+    yield await chosen(proposals, last, account.seconds_left)
 
 
 @dataclass(slots=True)
@@ -114,7 +114,7 @@ def seeded_task(task: Task, layer: int, call: int, *, spread: bool = True) -> Ta
     return replace(task, sampling=with_temperature(sampling) if spread else sampling)
 
 
-async def nothing_ended(calls: Sequence[Call]) -> Final:
+async def nothing_ended(calls: Sequence[Call], within_s: float | None) -> Final:
     """The end without any whole proposal: the best unfinished one.
 
     Raises:
@@ -124,14 +124,14 @@ async def nothing_ended(calls: Sequence[Call]) -> Final:
     failures = [call.failure for call in calls if call.failure]
     if failures and not samples:
         raise failures[0]
-    return await elect(candidates_of(samples), "majority")
+    return await elect(candidates_of(samples), "majority", within_s)
 
 
-async def chosen(proposals: Sequence[Sample], last: Call) -> Final:
+async def chosen(proposals: Sequence[Sample], last: Call, within_s: float | None) -> Final:
     """The aggregator's answers; where it was cut off, the proposals as well, by majority."""
     if last.failure and not proposals:
         raise last.failure
     if any(sample.finished for sample in last.samples) or not proposals:
         candidates = candidates_of(last.samples)
         return Final(tuple(candidates), tuple(i for i, c in enumerate(candidates) if succeeded(c.sample)))
-    return await elect(candidates_of([*proposals, *last.samples]), "majority")
+    return await elect(candidates_of([*proposals, *last.samples]), "majority", within_s)

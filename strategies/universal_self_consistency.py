@@ -76,7 +76,7 @@ async def universal_self_consistency(
             said = f"the engine failed: {error}"
         chosen = None if place is None else offered[place]
         yield Progress(f"no verdict: {said[:200]}" if chosen is None else f"the verdict is sample {chosen + 1}")
-    yield await _final(candidates, chosen, sorted(offered), fallback)
+    yield await _final(candidates, chosen, sorted(offered), fallback, account)
 
 
 def asking(task: Task, responses: Sequence[str]) -> Prompt:
@@ -126,14 +126,19 @@ async def _answer(engine: Engine, prompt: Prompt, sampling: Sampling) -> str:
 
 
 async def _final(
-    candidates: Sequence[Candidate], chosen: int | None, offered: Sequence[int], fallback: Literal["majority", "medoid"]
+    candidates: Sequence[Candidate],
+    chosen: int | None,
+    offered: Sequence[int],
+    fallback: Literal["majority", "medoid"],
+    account: Account,
 ) -> Final:
     """The votes as they are; ahead of all the response that was chosen, with its own answer's others behind."""
-    counted = await elect(candidates, "majority")
+    counted = await elect(candidates, "majority", account.seconds_left)
     repeated = counted.votes and counted.votes[0].count > 1
     if chosen is None and offered and not (fallback == "majority" and repeated):
         chosen = offered[medoid([_response(candidates[i]) for i in offered])]
     if chosen is None:
         return counted
     marked = [replace(c, score=float(i == chosen)) for i, c in enumerate(candidates)]
-    return replace(counted, ranking=(await elect(marked, "best")).ranking, selector=None, confidence=None)
+    ranking = (await elect(marked, "best", account.seconds_left)).ranking
+    return replace(counted, ranking=ranking, selector=None, confidence=None)

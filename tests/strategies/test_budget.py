@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from searching import TASK, world
 
 from prm import FakePRM, OnTokens, PRMError, StepScores
-from strategies.base import Chunk, Engine, Prompt, Sampling
+from strategies.base import Chunk, Engine, Prompt, Sampling, TokenIds
 from strategies.budget import Account, Budget, BudgetSpent, StopReason, Usage
 from tts_server.engines.fake import FakeEngine
 
@@ -172,6 +172,40 @@ def test_a_hanging_engine_is_left_at_the_deadline() -> None:
     assert account.seconds_left == 0
     assert account.usage.completion_tokens == 1
     assert engine.closed == 1
+
+
+class Behind(Account):
+    """Its clock is behind the event loop's, as that of a busy loop is ahead."""
+
+    @property
+    def wall_s(self) -> float:
+        return 0.0
+
+
+@pytest.mark.parametrize("wait", ["generate", "encode", "score"])
+def test_a_timer_that_fires_before_the_clock_says_so_is_the_deadline(wait: str) -> None:
+    class Hanging(ScriptedEngine):
+        async def encode(self, prompt: Prompt) -> TokenIds:
+            await asyncio.Event().wait()
+            return ()
+
+    async def main(account: Account) -> None:
+        engine = account.meter(Hanging(hangs=True))
+        match wait:
+            case "generate":
+                async with aclosing(engine.generate(TASK.prompt, TASK.sampling)) as chunks:
+                    assert [chunk.finish_reason async for chunk in chunks] == ["budget"]
+            case "encode":
+                with pytest.raises(BudgetSpent):
+                    await engine.encode(TASK.prompt)
+            case _:
+                with pytest.raises(BudgetSpent):
+                    await account.meter_prm(FakePRM(delay_s=3600)).score("Q", STEPS)
+
+    account = Behind(Budget(deadline_s=0.02))
+    asyncio.run(main(account))
+    assert account.stop_reason == "deadline"
+    assert account.seconds_left == 0
 
 
 def test_a_timeout_of_the_engine_itself_is_its_error() -> None:

@@ -47,6 +47,9 @@ async def out_of_tree(
     yield await elect(candidates_of(samples), "majority", account.seconds_left)
 '''
 
+TINY_S = 1e-6
+"""What a clock that jumps rounds off."""
+
 NAMES = [*strategies.registry(), "out_of_tree"]
 
 
@@ -212,6 +215,7 @@ def test_a_deadline_returns_what_there_is(entry: Entry, token_s: float) -> None:
         assert done.final.best.sample.finish_reason == "budget"
         assert bool(done.final.best.text) == (token_s < 1)
         assert done.account.usage.completion_tokens == engine.generated
+        assert done.account.wall_s <= 0.1 + TINY_S
         assert engine.live == 0
 
     in_virtual_time(main())
@@ -226,6 +230,7 @@ def test_a_deadline_does_not_wait_for_scores(entry: Entry) -> None:
             )
         assert done.final.best.text
         assert done.account.stop_reason == ("deadline" if entry.scored else None)
+        assert done.account.wall_s <= 0.2 + TINY_S
 
     in_virtual_time(main())
 
@@ -241,9 +246,10 @@ def test_a_deadline_does_not_wait_for_algebra(entry: Entry, monkeypatch: pytest.
         async with asyncio.timeout(20):
             done = await search(entry, engine, reward(entry), budget=Budget(deadline_s=0.2), **few(entry))
         assert done.final.best.answer == r"\sqrt{x}"
+        assert done.account.wall_s <= 0.2 + TINY_S
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    asyncio.run(main())
+    in_virtual_time(main())
 
 
 def test_cancelling_at_any_await_leaves_nothing_behind(entry: Entry) -> None:
