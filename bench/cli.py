@@ -7,6 +7,7 @@ import typer
 COMMANDS = {
     "run": ("bench.run:command", "Asks a running server every problem of a task."),
     "repeat": ("bench.run:repeat", "Runs again what a run's manifest describes."),
+    "calibrate": ("bench.calibrate:command", "Fits the table by which compute_optimal decides."),
     "rescore": ("bench.rescore:command", "Evaluates stored samples again, without a model."),
     "report": ("bench.report:command", "Writes a page, tables and pictures of runs."),
     "cost": ("bench.figures:command", "Says what runs cost in tokens, time and dollars."),

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 from bench.toy_prm import ToyPRM
 
@@ -35,6 +36,7 @@ def majority_accuracy(gold: float, wrong: Sequence[float], n: int) -> float:
     return math.fsum(_binomial(n, c, gold) * _leads(1 - gold, tuple(wrong), n - c, c, 1) for c in range(1, n + 1))
 
 
+@lru_cache(maxsize=1 << 20)
 def _leads(mass: float, wrong: tuple[float, ...], left: int, most: int, tied: int) -> float:
     """Chance that gold wins with `most` votes, `tied` answers having as many, when `left` fall on those in `wrong`."""
     if left > most * len(wrong):

@@ -43,8 +43,8 @@ class Difference:
         return f"{100 * self.mean:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
 
 
-def wilson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a share."""
+def wilson(hits: float, n: float, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a share; of weighted hits, n is the effective number."""
     z = NormalDist().inv_cdf((1 + level) / 2)
     share, scale = hits / n, 1 + z * z / n
     centre = (share + z * z / (2 * n)) / scale

@@ -107,7 +107,7 @@ def trade_off(curves: Sequence[Curve], x_label: str, *, dark: bool = False) -> b
     Raises:
         RuntimeError: matplotlib is not installed.
     """
-    with _themed(dark) as (figure, theme):
+    with themed(dark) as (figure, theme):
         axes = figure.add_subplot()
         marks = [curve.marks[0] for curve in curves]
         leading = [marks[i] for i in frontier(marks)]
@@ -144,7 +144,7 @@ def scaling(panels: Mapping[str, Sequence[Curve]], *, dark: bool = False) -> byt
     """
     columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
-    with _themed(dark, (9.0, 3.2 * rows + 1.0)) as (figure, _):
+    with themed(dark, (9.0, 3.2 * rows + 1.0)) as (figure, _):
         grid = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
         for axes, (title, curves) in zip(grid, panels.items(), strict=False):
             for curve in curves:
@@ -163,7 +163,7 @@ def breakdown(groups: Sequence[str], curves: Sequence[Curve], *, dark: bool = Fa
     Raises:
         RuntimeError: matplotlib is not installed.
     """
-    with _themed(dark, (9.0, (0.3 + 0.14 * len(curves)) * len(groups) + 1.4)) as (figure, theme):
+    with themed(dark, (9.0, (0.3 + 0.14 * len(curves)) * len(groups) + 1.4)) as (figure, theme):
         axes = figure.add_subplot()
         for place, curve in enumerate(curves):
             offset = 0.7 * ((place + 0.5) / len(curves) - 0.5)
@@ -186,7 +186,12 @@ def breakdown(groups: Sequence[str], curves: Sequence[Curve], *, dark: bool = Fa
 
 
 @contextmanager
-def _themed(dark: bool, size: tuple[float, float] = (6.8, 4.2)) -> "Iterator[tuple[Figure, dict[str, str]]]":
+def themed(dark: bool, size: tuple[float, float] = (6.8, 4.2)) -> "Iterator[tuple[Figure, dict[str, str]]]":
+    """An empty figure in the colours of the page, which are given by name.
+
+    Raises:
+        RuntimeError: matplotlib is not installed.
+    """
     try:
         from matplotlib import rc_context  # noqa: PLC0415
         from matplotlib.figure import Figure  # noqa: PLC0415

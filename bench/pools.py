@@ -12,6 +12,7 @@ from bench.records import Record, SampleRecord
 from prm import Aggregation, aggregate
 from strategies.answers import canonical, extract, vote
 from strategies.base import Candidate, Chunk, FinishReason, Sample
+from strategies.difficulty import Attempt
 
 Level = list[int]
 """Samples between which the vote knows no better one."""
@@ -136,6 +137,29 @@ def score_of(sample: SampleRecord, aggregation: Aggregation | None) -> float | N
     if aggregation is None:
         return sample.score
     return aggregate(sample.step_scores, aggregation) if sample.step_scores else None
+
+
+def failed(sample: SampleRecord) -> bool:
+    return _reason(sample) == "error"
+
+
+def attempt_of(sample: SampleRecord, key: str | None, *, scored: bool = True) -> Attempt:
+    """What the features of difficulty look at of a sample that did not fail.
+
+    Args:
+        sample: the sample.
+        key: its canonical answer.
+        scored: whether its scores are to be seen.
+    """
+    tokens = sample.completion_tokens or 0
+    return Attempt(
+        key,
+        tokens,
+        truncated=_reason(sample) == "length",
+        logprob=None if sample.logprob is None else sample.logprob / max(1, tokens),
+        score=sample.score if scored else None,
+        min_step=min(sample.step_scores) if scored and sample.step_scores else None,
+    )
 
 
 def _sample(sample: SampleRecord) -> Sample:

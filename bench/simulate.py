@@ -103,9 +103,16 @@ class Outcome:
     prm_tokens: int
 
 
-async def solve(entry: Entry, options: Mapping[str, Any], world: World, prm: ToyPRM | None, seed: int) -> Outcome:
-    """Runs one search to its end, metered as the server does it."""
-    account = Account()
+async def solve(
+    entry: Entry,
+    options: Mapping[str, Any],
+    world: World,
+    prm: ToyPRM | None,
+    seed: int,
+    account: Account | None = None,
+) -> Outcome:
+    """Runs one search to its end, metered as the server does it; with its own account, in which no limit is set."""
+    account = account or Account()
     metered = account.meter_prm(prm) if prm else None
     run = entry.run(world.task(seed), account.meter(ToyEngine(world)), metered, account, **options)
     final: Final | None = None
