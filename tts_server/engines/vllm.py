@@ -16,22 +16,19 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
-from uuid import uuid4
 
 from strategies.base import Chunk, Prompt, Sampling, TokenIds
 from tts_server.engines import vllm_host, vllm_wire
 from tts_server.engines.chat_template import ChatTemplate
+from tts_server.engines.restarts import Restarts
 from tts_server.engines.tokenizer import LocalTokenizer
+from tts_server.engines.vllm_call import Call
 from tts_server.engines.vllm_lora import AdaptedEngine, LoRA, read_lora
 from tts_server.errors import ContextTooLong, EngineUnavailable, InvalidRequest
 
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.5
-_FIRST_DELAY_S = 1.0
-_MAX_DELAY_S = 60.0
-_STABLE_S = 120.0
-"""An engine that lived longer than this did not die of its start."""
 _RESTART_S = 30
 """About how long a restart takes; what a refused client is told to wait."""
 
@@ -74,6 +71,7 @@ class VLLMEngine:
         self._template: ChatTemplate | None = None
         self._tokenizer: LocalTokenizer | None = None
         self._supervisor: asyncio.Task[None] | None = None
+        self._restarts = Restarts()
         self._wakeups: set[asyncio.Event] = set()
         self._defaults: dict[str, Any] = {}
         self._takes_seeds = True
@@ -108,6 +106,11 @@ class VLLMEngine:
     @property
     def healthy(self) -> bool:
         return self._llm is not None and not self._llm.errored
+
+    @property
+    def restarts(self) -> int:
+        """How often the engine was started again."""
+        return self._restarts.count
 
     @property
     def slots(self) -> int | None:
@@ -160,7 +163,7 @@ class VLLMEngine:
         if not self.healthy:
             raise self._unavailable()
         token_ids = await self.encode(prompt)
-        call = _Call(self._llm, self._params(sampling, len(token_ids)), sampling, lora)
+        call = Call(self._llm, self._params(sampling, len(token_ids)), sampling, lora)
         self._wakeups.add(call.wakeup)
         try:
             await call.begin(token_ids, n)
@@ -172,9 +175,13 @@ class VLLMEngine:
                         raise self._unavailable()
                     await call.wakeup.wait()
         except Exception as error:
-            if call.alive:
+            if call.alive and not isinstance(error, EngineUnavailable):
                 raise
-            raise self._unavailable() from error
+            gone = self._unavailable()
+            if not call.ended:
+                raise gone from error
+            for index in sorted({*range(n)} - call.ended):
+                yield Chunk(index, finish_reason="error", error=gone)
         finally:
             self._wakeups.discard(call.wakeup)
             if self._llm is call.llm:
@@ -212,22 +219,24 @@ class VLLMEngine:
         return llm
 
     async def _supervise(self) -> None:
-        """Restarts the engine whenever it dies, the slower the more often it does."""
-        delay_s = _FIRST_DELAY_S
+        """Restarts the engine whenever it dies, the slower the more often it does, until it is given up."""
         while True:
             born = time.monotonic()
             while self.healthy:  # noqa: ASYNC110  (vLLM only sets a flag)
                 await asyncio.sleep(_POLL_S)
-            stable = time.monotonic() - born > _STABLE_S
-            delay_s = _FIRST_DELAY_S if stable else min(2 * delay_s, _MAX_DELAY_S)
-            logger.error("The engine of %r is dead; starting it again in %.0f s.", self.model, delay_s)
+            delay_s = self._restarts.delay_s(time.monotonic() - born)
+            told = "it is given up" if delay_s is None else f"starting it again in {delay_s:.0f} s"
+            logger.error("The engine of %r is dead; %s.", self.model, told)
             await self._stop()
+            if delay_s is None:
+                return
             await asyncio.sleep(delay_s)
             try:
                 self._llm = await self._launch()
             except Exception:  # whatever it is, the next try may pass
                 logger.exception("The engine of %r could not be started again.", self.model)
             else:
+                self._restarts.count += 1
                 logger.warning("The engine of %r is up again.", self.model)
 
     async def _stop(self) -> None:
@@ -245,52 +254,3 @@ class VLLMEngine:
         except asyncio.CancelledError:
             await asyncio.wait([ending])
             raise
-
-
-class _Call:
-    """One call's n engine requests, read together: those that one engine step fed wake the reader once."""
-
-    def __init__(self, llm: Any, params: Any, sampling: Sampling, lora: LoRA | None) -> None:
-        self.llm = llm
-        self._lora = lora and lora.request
-        self.wakeup = asyncio.Event()
-        self.growing: dict[int, Any] = {}
-        """The output queue of each sample that has not ended."""
-        self._params = params
-        self._sampling = sampling
-        self._id = uuid4().hex
-        self._begun: set[int] = set()
-
-    @property
-    def alive(self) -> bool:
-        return not self.llm.errored
-
-    async def begin(self, token_ids: TokenIds, n: int) -> None:
-        try:
-            for index in range(n):
-                prompt = {"type": "token", "prompt_token_ids": list(token_ids)}
-                params = vllm_wire.with_seed(self._params, self._sampling.seed, index)
-                queue = await self.llm.add_request(self._id, prompt, params, lora_request=self._lora)
-                queue.ready = self.wakeup
-                self.growing[index] = queue
-        except vllm_wire.client_errors() as error:
-            raise vllm_wire.refusal(error) from error
-        self.wakeup.set()  # what came before the queues shared it
-
-    def drain(self) -> list[Chunk]:
-        """Everything that is there, taken at once: a queue that is read clears the event that all of them share."""
-        self.wakeup.clear()
-        outputs = [(index, queue.get_nowait()) for index, queue in self.growing.items()]
-        return [self._chunk(index, output) for index, output in outputs if output is not None]
-
-    def _chunk(self, index: int, output: Any) -> Chunk:
-        chunk = vllm_wire.chunk(index, output, self._sampling, first=index not in self._begun)
-        self._begun.add(index)
-        if chunk.finish_reason:
-            del self.growing[index]
-        return chunk
-
-    async def abort(self) -> None:
-        """Ends what is still running; nothing if all samples have ended."""
-        if self.alive:
-            await self.llm.abort(self._id)
