@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from strategies.base import Final
+
 WINDOW = 500
 """Decisions, and answers of which something was said, that are looked at."""
 REFERENCE = 200
@@ -77,11 +79,16 @@ class Drift:
     _observed: OrderedDict[str, Pair] = field(default_factory=OrderedDict)
     """By trace: what was said last counts."""
 
-    def decided(self, decision: Mapping[str, Any]) -> None:
-        """A search was chosen and has ended; see `tts.decision`."""
+    def ended(self, final: Final | None) -> None:
+        """A search has ended; nothing is learned of one that decided nothing."""
+        if final is not None and final.decision is not None:
+            self.decided(final.decision, final.confidence)
+
+    def decided(self, decision: Mapping[str, Any], agreement: float | None) -> None:
+        """A way to search was chosen, and its answer has this share of the vote; see `tts.decision`."""
         self.decided_count += 1
         self.explored_count += bool(decision.get("explored"))
-        predicted, agreement = decision.get("predicted_accuracy"), decision.get("agreement")
+        predicted = decision.get("predicted_accuracy")
         if predicted is None:
             return
         pair = Pair(predicted, math.nan if agreement is None else agreement)

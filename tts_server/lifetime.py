@@ -21,6 +21,7 @@ from tts_server.middleware import BATCH_LINE
 from tts_server.plan import Plan
 from tts_server.quotas import bill
 from tts_server.reply import Envelope, Json, chunks, completion, heartbeat
+from tts_server.service import Service
 from tts_server.traces.store import Traces
 
 log = logging.getLogger(__name__)
@@ -154,6 +155,9 @@ class Reply(Response):
         except Exception as error:
             await self._fail(error, sender, scope, receive, send)
         self._log()
+        service: Service = scope["app"].state.service
+        for plan in self._answer.plans:
+            service.drift.ended(plan.account.final)
 
     async def _fail(self, error: Exception, sender: "_Sender", scope: Scope, receive: Receive, send: Send) -> None:
         answer = translate(error)

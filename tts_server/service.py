@@ -6,7 +6,9 @@ from typing import Protocol, runtime_checkable
 
 from prm import ProcessRewardModel
 from strategies.latency import Latencies
+from strategies.policy import InUse
 from tts_server.config import Settings
+from tts_server.drift import Drift
 from tts_server.engines.base import ServedEngine
 
 
@@ -34,6 +36,11 @@ class Service:
     """Unix seconds of the start: the `created` of every listed model."""
     latencies: Latencies = field(default_factory=Latencies)
     """What generating and scoring take at the moment."""
+    drift: Drift = field(default_factory=Drift)
+    """Whether what is predicted of answers still fits."""
+
+    policy: InUse | None = None
+    """How compute is spent best on the model, where it was measured."""
 
     @property
     def owned(self) -> list[Lifetime]:

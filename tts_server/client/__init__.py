@@ -64,7 +64,7 @@ from tts_server.client.strategies import (
     UniversalSelfConsistency,
 )
 from tts_server.client.streams import AsyncChatStream, ChatStream
-from tts_server.client.traces import Trace, TraceCall, TraceInfo, TraceList, TraceSample
+from tts_server.client.traces import Feedback, Trace, TraceCall, TraceInfo, TraceList, TraceSample
 from tts_server.client.wrap import wrap
 
 __all__ = [
@@ -95,6 +95,7 @@ __all__ = [
     "Delta",
     "EarlyExit",
     "Event",
+    "Feedback",
     "Final",
     "GraphOfThoughts",
     "Message",

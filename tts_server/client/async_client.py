@@ -24,7 +24,7 @@ from tts_server.client.options import Options
 from tts_server.client.results import ChatResult, ModelInfo, Score, Scores, StrategyInfo
 from tts_server.client.retries import Attempts
 from tts_server.client.streams import AsyncChatStream
-from tts_server.client.traces import Trace, TraceList
+from tts_server.client.traces import Feedback, Trace, TraceList
 
 T = TypeVar("T")
 
@@ -128,6 +128,12 @@ class AsyncClient:
     async def trace(self, id: str) -> Trace:  # noqa: A002  the name in the path
         """As `Client.trace`."""
         return await self._ask(calls.trace(id))
+
+    async def feedback(
+        self, trace_id: str, *, correct: bool | None = None, score: float | None = None, comment: str | None = None
+    ) -> Feedback:
+        """As `Client.feedback`."""
+        return await self._ask(calls.feedback(trace_id, correct, score, comment))
 
     async def traces(
         self, *, limit: int | None = None, after: str | None = None, strategy: str | None = None

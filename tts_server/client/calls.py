@@ -18,7 +18,7 @@ from tts_server.client.results import (
     StrategyList,
 )
 from tts_server.client.retries import told
-from tts_server.client.traces import Trace, TraceList
+from tts_server.client.traces import Feedback, Trace, TraceList
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -161,6 +161,18 @@ def trace(id_: str) -> Call[Trace]:
     if not id_:
         raise ValueError("id is empty: it is the trace_id of an answer's tts")
     return Call("GET", f"v1/traces/{quote(id_, safe='')}", Trace.read)
+
+
+def feedback(id_: str, correct: bool | None, score: float | None, comment: str | None) -> Call[Feedback]:
+    """`POST /v1/traces/{id}/feedback`.
+
+    Raises:
+        ValueError: the id is empty, or it is not said either whether the answer was right or how good it was.
+    """
+    if (correct is None) == (score is None):
+        raise ValueError("give either correct (True or False) or score (0 to 1)")
+    path = f"{trace(id_).path}/feedback"
+    return Call("POST", path, Feedback.read, given(correct=correct, score=score, comment=comment))
 
 
 def traces(limit: int | None, after: str | None, strategy: str | None) -> Call[TraceList]:

@@ -24,7 +24,7 @@ from tts_server.client.options import Options
 from tts_server.client.results import ChatResult, ModelInfo, Score, Scores, StrategyInfo
 from tts_server.client.retries import Attempts
 from tts_server.client.streams import ChatStream
-from tts_server.client.traces import Trace, TraceList
+from tts_server.client.traces import Feedback, Trace, TraceList
 
 T = TypeVar("T")
 
@@ -151,6 +151,17 @@ class Client:
             NotFound: the server has none of this id, or it is of another key.
         """
         return self._ask(calls.trace(id))
+
+    def feedback(
+        self, trace_id: str, *, correct: bool | None = None, score: float | None = None, comment: str | None = None
+    ) -> Feedback:
+        """Says of an answer whether it was right, or how good from 0 to 1; what is said last counts.
+
+        Raises:
+            NotFound: the server has no trace of this id, or it is of another key.
+            ValueError: neither `correct` nor `score` is given, or both are.
+        """
+        return self._ask(calls.feedback(trace_id, correct, score, comment))
 
     def traces(self, *, limit: int | None = None, after: str | None = None, strategy: str | None = None) -> TraceList:
         """The newest searches that the server remembers, those before `after` if given: what each was and cost."""

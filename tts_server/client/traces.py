@@ -138,6 +138,8 @@ class TraceFinal(_Result):
     ranking: list[int] = Field(default_factory=list)
     """Indexes into `candidates`, best first."""
     candidates: list[TraceCandidate] = Field(default_factory=list)
+    decision: dict[str, Any] | None = None
+    """Of `compute_optimal`, as in the answer."""
 
 
 class TraceInfo(_Result):
@@ -166,6 +168,19 @@ class TraceInfo(_Result):
     usage: TraceUsage = Field(default_factory=TraceUsage)
 
 
+class Feedback(_Answer):
+    """What was said of an answer, as the server keeps it."""
+
+    created: float
+    """Unix seconds."""
+    correct: bool | None = None
+    score: float | None = None
+    comment: str | None = None
+    """None where the server keeps no texts."""
+    trace_id: str | None = None
+    """None within its trace."""
+
+
 class Trace(_Answer, TraceInfo):
     """The record of one search."""
 
@@ -176,6 +191,8 @@ class Trace(_Answer, TraceInfo):
     events: list[TraceEvent]
     final: TraceFinal | None = None
     """None where the search did not come to an end."""
+    feedback: Feedback | None = None
+    """What was said of its answer last."""
 
     @property
     def samples(self) -> list[TraceSample]:

@@ -1,4 +1,4 @@
-"""`GET /v1/traces` and `/v1/traces/{id}`: the records of searches, the caller's own."""
+"""`GET /v1/traces`, `/v1/traces/{id}` and `POST …/feedback`: the records of searches, the caller's own."""
 
 from typing import Any, Literal
 
@@ -8,10 +8,14 @@ from fastapi.responses import StreamingResponse
 
 import strategies
 from tts_server.errors import InvalidRequest, shown
+from tts_server.json_body import JSONRoute
 from tts_server.middleware import owner_of
+from tts_server.protocol_feedback import FeedbackRequest
+from tts_server.service import Service
+from tts_server.traces.feedback import Feedback
 from tts_server.traces.store import Traces
 
-router = APIRouter()
+router = APIRouter(route_class=JSONRoute)
 
 JSONL = "application/jsonl"
 DEFAULT_LIMIT, MAX_LIMIT = 20, 1000
@@ -51,3 +55,15 @@ async def trace(request: Request, id: str) -> dict[str, Any]:  # noqa: A002  its
     """One search: what was asked of the model, what it said, how it was scored, and what became of it."""
     traces: Traces = request.app.state.traces
     return await traces.get(id, owner_of(request))
+
+
+@router.post("/v1/traces/{id}/feedback")
+async def feedback(request: Request, id: str, body: FeedbackRequest) -> dict[str, Any]:  # noqa: A002  its name in the API
+    """Says of a search's answer whether it was right, or how good; in place of what was said before."""
+    traces: Traces = request.app.state.traces
+    service: Service = request.app.state.service
+    said = Feedback(body.correct, body.score, body.comment)
+    kept = await traces.judge(id, owner_of(request), said)
+    final = (await traces.get(id, owner_of(request)))["final"] or {}
+    service.drift.observed(id, final.get("decision"), said.outcome)
+    return {"object": "trace.feedback", "trace_id": id, **kept}

@@ -41,27 +41,24 @@ class Feedback:
         return said | {"comment": self.comment if full else None}
 
 
-def give(path: Path, trace: str, owner: str, body: dict[str, Any]) -> bytes | None:
-    """Keeps a feedback in place of the trace's last one; what was asked and decided in that trace.
-
-    None if there is no such trace, or it is somebody else's.
+def give(path: Path, trace: str, owner: str, body: dict[str, Any]) -> bool:
+    """Keeps a feedback in place of the trace's last one; False if there is no such trace, or it is somebody else's.
 
     Raises:
         sqlite3.Error: the disk is full, somebody else holds the file, or it is damaged.
     """
     if not path.exists():
-        return None
+        return False
     address = f"file:{quote(str(path))}?mode=rw"
     with closing(sqlite3.connect(address, WRITE_TIMEOUT_S, isolation_level=None, uri=True)) as connection:
         connection.executescript(_SCHEMA)
         with connection as transaction:
             transaction.execute("BEGIN IMMEDIATE")
-            found = transaction.execute("SELECT head FROM traces WHERE id = ? AND owner = ?", [trace, owner]).fetchone()
-            if found is None:
-                return None
-            transaction.execute("REPLACE INTO feedback VALUES (?, ?)", [trace, orjson.dumps(body).decode()])
-    head: str = found[0]
-    return head.encode()
+            kept = transaction.execute(
+                "REPLACE INTO feedback SELECT id, ?3 FROM traces WHERE id = ?1 AND owner = ?2",
+                [trace, owner, orjson.dumps(body).decode()],
+            )
+            return kept.rowcount > 0
 
 
 def of(path: Path, traces: Sequence[str]) -> dict[str, str]:

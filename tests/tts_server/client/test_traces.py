@@ -1,10 +1,12 @@
 """Traces as a client's user reads them."""
 
+import asyncio
 from pathlib import Path
 
+import pytest
 from asking import served
 
-from tts_server.client import Client, NotFound
+from tts_server.client import AsyncClient, BadRequest, Client, NotFound
 from tts_server.config import Settings
 
 
@@ -62,3 +64,45 @@ def test_a_server_that_keeps_none_says_so(tmp_path: Path) -> None:
         return ""
 
     assert "keeps no traces" in served(work, settings=Settings(data_dir=tmp_path, traces="off"))
+
+
+def test_what_is_said_of_an_answer_is_read_in_its_trace(tmp_path: Path) -> None:
+    def work(url: str) -> None:
+        with Client(url, model="fake") as client:
+            result = client.chat("What is 2 + 2?", tts="best_of_n")
+            assert result.tts
+            trace = result.tts.trace_id
+            assert trace
+            assert client.trace(trace).feedback is None
+            said = client.feedback(trace, correct=False, comment="It is 4.")
+            assert (said.trace_id, said.correct, said.score, said.comment) == (trace, False, None, "It is 4.")
+            kept = client.trace(trace).feedback
+            assert kept
+            assert (kept.correct, kept.comment, kept.created) == (False, "It is 4.", said.created)
+            asyncio.run(again(url, trace))
+            kept = client.trace(trace).feedback
+            assert kept
+            assert (kept.correct, kept.score) == (None, 0.25)
+
+    async def again(url: str, trace: str) -> None:
+        async with AsyncClient(url, model="fake") as client:
+            assert (await client.feedback(trace, score=0.25)).score == 0.25
+
+    served(work, settings=Settings(data_dir=tmp_path, traces="full"))
+
+
+def test_what_cannot_be_said_of_an_answer_is_an_error(tmp_path: Path) -> None:
+    def work(url: str) -> None:
+        with Client(url, model="fake") as client:
+            for said in ({}, {"correct": True, "score": 1.0}):
+                with pytest.raises(ValueError, match="either correct"):
+                    client.feedback("trace-1", **said)  # type: ignore[arg-type]
+            with pytest.raises(ValueError, match="id is empty"):
+                client.feedback("", correct=True)
+            with pytest.raises(NotFound):
+                client.feedback("trace-1", correct=True)
+            with pytest.raises(BadRequest, match="score") as refused:
+                client.feedback("trace-1", score=1.5)
+            assert refused.value.param == "score"
+
+    served(work, settings=Settings(data_dir=tmp_path, traces="full"))
