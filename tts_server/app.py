@@ -29,6 +29,7 @@ from tts_server.metrics.middleware import Measured
 from tts_server.metrics.shown import Shown
 from tts_server.middleware import Auth, BodyLimit, Quotas, RequestId
 from tts_server.plan import check_options
+from tts_server.policies import policy_of
 from tts_server.prms.source import Source, parse
 from tts_server.routes import (
     batches,
@@ -80,7 +81,8 @@ def create_app(
     """
     settings = settings or Settings()
     check_presets(settings, [prm.name for prm in prms])
-    service = Service(engine, {prm.name: prm for prm in prms}, settings, created=int(time.time()))
+    policy = policy_of(settings, engine.model, [prm.name for prm in prms])
+    service = Service(engine, {prm.name: prm for prm in prms}, settings, created=int(time.time()), policy=policy)
 
     keys, load, counts = read_keys(settings), Load(), Metrics()
     drain, admission = Drain(), Admission(settings.max_live_samples or LIVE, settings.max_waiting_samples)

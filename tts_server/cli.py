@@ -54,6 +54,10 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
     api_key_file: Annotated[Path | None, typer.Option(help="API keys, one a line, or a .toml with limits.")] = None,
     max_model_len: Annotated[int | None, typer.Option(help="Tokens of prompt and completion together.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="What `tts-bench calibrate` wrote, for compute_optimal.")] = None,
+    policy_force: Annotated[
+        bool | None, typer.Option("--policy-force", help="Use it, whatever it was fitted for.")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="console or json.")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with these and all other settings.")] = None,
@@ -79,6 +83,8 @@ def serve(
             port=port,
             api_key_file=api_key_file,
             max_model_len=max_model_len,
+            policy=policy,
+            policy_force=policy_force,
             log_level=log_level,
             log_format=log_format,
         )

@@ -117,8 +117,10 @@ class Preset(BaseModel):
 
 
 def _effort_presets() -> dict[str, Preset]:
-    sizes = {"low": 4, "medium": 8, "high": 16, "xhigh": 32}
-    return {name: Preset.model_validate({"strategy": "self_consistency", "n": n}) for name, n in sizes.items()}
+    tokens = {"low": 4096, "medium": 8192, "high": 16384, "xhigh": 32768}
+    return {
+        name: Preset(strategy="compute_optimal", budget=BudgetConfig(max_tokens=most)) for name, most in tokens.items()
+    }
 
 
 class Settings(BaseSettings):
@@ -204,8 +206,14 @@ class Settings(BaseSettings):
     """For eyes, or a JSON object a line for what gathers logs."""
     log_prompts: bool = False
     """Whether log lines may quote what was asked and answered, as errors do."""
+    policy: Path | None = None
+    """File that `tts-bench calibrate` wrote: how compute is spent best on this model. Published results stand in for
+    it where there is none."""
+    policy_force: bool = False
+    """Whether the policy is used whatever model, reward model and prompt it was fitted for."""
     presets: dict[str, Preset] = Field(default_factory=dict)
-    """Named strategies with options and budget, beside `low`, `medium`, `high` and `xhigh`."""
+    """Named strategies with options and budget, beside `low`, `medium`, `high` and `xhigh`: `compute_optimal` with
+    budgets of 4096, 8192, 16384 and 32768 tokens."""
     efforts: dict[Effort, str] = Field(default_factory=dict)
     """Which preset or strategy each `reasoning_effort` stands for; the preset of its name unless said here."""
     default_preset: str = "single"
@@ -219,6 +227,8 @@ class Settings(BaseSettings):
             raise ValueError("prm_upstream: the backend 'http' needs the base URL of the reward model's vLLM server")
         if self.prm_upstream and self.prm_backend not in ("auto", "http"):
             raise ValueError(f"prm_upstream: the backend {self.prm_backend!r} has no upstream, only 'http' has")
+        if self.policy_force and not self.policy:
+            raise ValueError("policy_force: there is no policy to force")
         self.presets = {**_effort_presets(), **self.presets}
         named = {e: e for e in ("low", "medium", "high", "xhigh")}
         self.efforts = {"none": "single", "minimal": "single", **named, **self.efforts}  # type: ignore[dict-item]

@@ -11,6 +11,7 @@ import strategies
 from prm import ProcessRewardModel
 from strategies.base import Engine, Event, Task
 from strategies.budget import Account, Budget
+from strategies.policy import InUse
 from tts_server.admitted import AdmittedEngine
 from tts_server.config import BudgetConfig, Preset
 from tts_server.engines.base import ServedEngine
@@ -53,6 +54,7 @@ class Approach:
     budget: BudgetConfig
     """What the request asks for."""
     engine: ServedEngine
+    policy: InUse | None = None
 
     def plan(self, task: Task, form: Form | None, limit: BudgetConfig) -> Plan:
         """The approach to one task; `limit` is the most that it may spend.
@@ -62,7 +64,7 @@ class Approach:
         """
         if limit.max_samples is not None and task.choices > limit.max_samples:
             raise InvalidRequest(f"n is at most {limit.max_samples} on this server, got {task.choices}", param="n")
-        account = Account(budget_of(self.budget, limit))
+        account = Account(budget_of(self.budget, limit), policy=self.policy)
 
         def run() -> AsyncGenerator[Event, None]:
             metered = account.meter_prm(self.prm) if self.prm else None
@@ -105,7 +107,7 @@ def approach_of(request: SampledRequest, service: Service) -> Approach:
     options = check_options(entry, preset.options, service.settings.max_request.max_samples)
     prm = reward_model(preset.prm, entry, service)
     refuse_unfit(entry, request)
-    return Approach(entry, options, prm, preset.budget, service.engine)
+    return Approach(entry, options, prm, preset.budget, service.engine, policy=service.policy)
 
 
 def engine_for(engine: ServedEngine, account: Account, form: Form | None) -> Engine:

@@ -193,6 +193,8 @@ def tts(final: Final, envelope: Envelope) -> Json:
             "wall_s": round(account.wall_s, 6),
         },
     }
+    if final.decision is not None:
+        said["decision"] = final.decision
     if envelope.return_candidates:
         said["candidates"] = [_candidate(c) for c in final.candidates]
     return said

@@ -32,7 +32,9 @@ def test_out_of_the_box_efforts_are_presets_and_the_default_is_single() -> None:
         "high": "high",
         "xhigh": "xhigh",
     }
-    assert [settings.presets[e].options["n"] for e in ("low", "medium", "high", "xhigh")] == [4, 8, 16, 32]
+    presets = [settings.presets[effort] for effort in ("low", "medium", "high", "xhigh")]
+    assert {preset.strategy for preset in presets} == {"compute_optimal"}
+    assert [preset.budget.max_tokens for preset in presets] == [4096, 8192, 16384, 32768]
 
 
 def test_a_preset_holds_strategy_options_and_budget(toml: Path) -> None:
@@ -80,6 +82,7 @@ def test_several_upstreams_are_a_list_or_have_commas_between(toml: Path, monkeyp
         ('prm_backend = "http"', "prm_upstream: the backend 'http' needs the base URL"),
         ('prm_backend = "vllm"\nprm_upstream = "http://x"', "the backend 'vllm' has no upstream, only 'http' has"),
         ('prm_backend = "tpu"', "prm_backend: Input should be 'auto'"),
+        ("policy_force = true", "policy_force: there is no policy to force"),
         ('engine = "tgi"', "engine: Input should be 'auto'"),
         ('[efforts]\nmaximal = "low"', "efforts.maximal"),
         ("port =", "server.toml: Invalid value"),

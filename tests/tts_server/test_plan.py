@@ -186,12 +186,13 @@ PRESETS = Settings(
         ({"model": "fake@quick", "reasoning_effort": "high"}, "best_of_n", {"n": 2, "selector": "majority"}),
         ({"reasoning_effort": "none"}, "single", {}),
         ({"reasoning_effort": "minimal"}, "best_of_n", {"n": 2, "selector": "majority"}),
-        ({"reasoning_effort": "low"}, "self_consistency", {"n": 4}),
-        ({"reasoning_effort": "medium"}, "self_consistency", {"n": 8}),
-        ({"reasoning_effort": "high"}, "self_consistency", {"n": 16}),
-        ({"reasoning_effort": "xhigh"}, "self_consistency", {"n": 32}),
+        ({"reasoning_effort": "low"}, "compute_optimal", {}),
+        ({"reasoning_effort": "medium"}, "compute_optimal", {}),
+        ({"reasoning_effort": "high"}, "compute_optimal", {}),
+        ({"reasoning_effort": "xhigh"}, "compute_optimal", {}),
         ({"reasoning_effort": "high", "tts": {"strategy": "single"}}, "single", {}),
-        ({"reasoning_effort": "high", "tts": {"return_candidates": True}}, "self_consistency", {"n": 16}),
+        ({"reasoning_effort": "high", "tts": {"return_candidates": True}}, "compute_optimal", {}),
+        ({"reasoning_effort": "high", "tts": {"exploration": 0.5}}, "compute_optimal", {"exploration": 0.5}),
     ],
     ids=str,
 )
@@ -209,6 +210,15 @@ def test_a_request_s_budget_is_laid_over_its_preset_s_and_held_under_the_server_
     assert planned.account.budget == Budget(max_samples=3, max_tokens=60, max_prm_tokens=30, deadline_s=5)
     planned = plan(request(tts={"budget": {"max_tokens": 1000}}), service(settings))
     assert planned.account.budget == Budget(max_samples=10, max_tokens=100, max_prm_tokens=30, deadline_s=5)
+
+
+@pytest.mark.parametrize(
+    ("effort", "most"), [("none", None), ("low", 4096), ("medium", 8192), ("high", 16384), ("xhigh", 32768)]
+)
+def test_an_effort_is_a_budget(effort: str, most: int | None) -> None:
+    assert plan(request(reasoning_effort=effort), service()).account.budget.max_tokens == most
+    asked = request(reasoning_effort=effort, tts={"budget": {"max_tokens": 99}})
+    assert plan(asked, service()).account.budget.max_tokens == 99
 
 
 def test_no_limit_is_no_limit() -> None:

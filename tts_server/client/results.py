@@ -135,6 +135,8 @@ class Search(_Result):
     votes: list[Vote] = Field(default_factory=list)
     candidates: list[Candidate] = Field(default_factory=list)
     """Empty unless `return_candidates` was asked for."""
+    decision: dict[str, Any] | None = None
+    """Of `compute_optimal`: how hard the question was found, what was spent on it, and why."""
     usage: SearchUsage = Field(default_factory=SearchUsage)
 
 

@@ -165,7 +165,7 @@ class _Rendered:
             ],
             "ranking": final.ranking,
             "candidates": [self._candidate(c, end) for c, end in zip(final.candidates, ends, strict=True)],
-        }
+        } | ({"decision": final.decision} if final.decision is not None else {})
 
     def _candidate(self, candidate: Candidate, end: int | None) -> Json:
         said: Json = {
