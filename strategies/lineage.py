@@ -6,7 +6,7 @@ hashes are kept of paths. Of samples that read the same, the one that was meant 
 first.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from prm import split_steps
@@ -29,8 +29,8 @@ class Lineage:
         self._texts: dict[str, list[int]] = {}
         self._above: dict[int, tuple[int, ...]] = {}
         self._shown: dict[int, tuple[int, ...]] = {}
-        self._continuations: Counter[int] = Counter()
-        self._scorings: Counter[int] = Counter()
+        self._continuations: defaultdict[int, int] = defaultdict(int)
+        self._scorings: defaultdict[int, int] = defaultdict(int)
 
     def add(
         self, number: int, parents: tuple[int, ...], prompt: TokenIds, ids: TokenIds, text: str, stop: str, eos: bool
@@ -116,7 +116,7 @@ class Lineage:
 
     def ends(self, candidates: Sequence[Sample]) -> list[int | None]:
         """The sample with which each candidate ends."""
-        taken: Counter[int] = Counter()
+        taken: defaultdict[int, int] = defaultdict(int)
         return [_least(found, taken) if (found := self._ending(c)) else None for c in candidates]
 
     def end(self, candidate: Sample) -> int | None:
@@ -144,7 +144,7 @@ class Lineage:
                     yield parent
 
 
-def _least(numbers: Sequence[int], uses: Counter[int]) -> int:
+def _least(numbers: Sequence[int], uses: defaultdict[int, int]) -> int:
     """The number that was used the least; that is a use."""
     number = min(numbers, key=lambda number: uses[number])
     uses[number] += 1

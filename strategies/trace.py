@@ -69,6 +69,10 @@ class ScoringRecord:
     error: Exception | None = None
 
 
+def _nobody() -> None:
+    """Nobody wants to know."""
+
+
 @dataclass(slots=True)
 class Recorder:
     """Gathers what one search does."""
@@ -77,7 +81,7 @@ class Recorder:
     """What the request asks."""
     started: float
     """`time.monotonic()` at the request's start."""
-    on_end: Callable[[], None] = lambda: None
+    on_end: Callable[[], None] = _nobody
     """Called when the search has ended, before whoever reads its events knows; does not raise."""
     calls: list[CallRecord] = field(default_factory=list)
     scorings: list[ScoringRecord] = field(default_factory=list)
@@ -111,7 +115,9 @@ class Recorder:
     def end(self, failure: Exception | None) -> None:
         """The search is over, by itself, by a failure, or because nobody wanted more."""
         self.error, self.ended_s = failure, self.now_s
-        self.on_end()
+        # Whoever is told holds this recorder: without the circle, what a request made is gone when the request is.
+        on_end, self.on_end = self.on_end, _nobody
+        on_end()
 
     def call(self, prompt: Prompt, sampling: Sampling, n: int) -> "Call":
         """Records a call that begins, until it is left."""

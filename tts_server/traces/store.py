@@ -34,6 +34,9 @@ MAX_PENDING_BYTES = 64 * 2**20
 """What may wait to be written, as it is estimated."""
 BATCH = 256
 """Traces of one transaction, at most."""
+SMALL = 32
+"""Samples of a search that is rendered when it ends: to hand it to the thread costs more, because each then waits for
+the other to let go of Python's lock."""
 LINGER_S = 0.1
 """What comes meanwhile is written together."""
 TRIM_S = 600.0
@@ -60,7 +63,7 @@ class Traces:
         self._path = settings.data_dir / FILE
         self._reader = Reader(self._path)
         self._changed = threading.Condition()
-        self._pending: list[tuple[Record, int]] = []
+        self._pending: list[tuple[Record | Row, int]] = []
         self._bytes = self._taken = self._settled = 0
         self._hurry = self._closing = False
         self._warned_at: float | None = None
@@ -105,11 +108,14 @@ class Traces:
 
     def put(self, record: Record) -> None:
         """Takes a record to be written; never waits and never fails."""
-        size = _estimate(record)
+        made = self._rendered(record) if record.plan.account.usage.samples <= SMALL else record
+        if made is None:
+            return
+        size = len(made.head) + len(made.body) if isinstance(made, Row) else _estimate(made)
         with self._changed:
             taken = self._bytes + size <= MAX_PENDING_BYTES and not self._closing
             if taken:
-                self._pending.append((record, size))
+                self._pending.append((made, size))
                 self._bytes += size
                 self._taken += 1
                 if len(self._pending) == 1:
@@ -201,7 +207,7 @@ class Traces:
         if writer:
             writer.close()
 
-    def _next(self) -> list[Record] | None:
+    def _next(self) -> list[Record | Row] | None:
         """What to write now, which may be nothing; None at the end."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._pending or self._closing, TRIM_S):
@@ -212,11 +218,12 @@ class Traces:
             batch, self._pending = self._pending[:BATCH], self._pending[BATCH:]
             self._bytes -= sum(size for _, size in batch)
             self._hurry = self._hurry and bool(self._pending)
-        return [record for record, _ in batch]
+        return [made for made, _ in batch]
 
-    def _write(self, batch: list[Record], writer: Writer | None) -> Writer | None:
+    def _write(self, batch: list[Record | Row], writer: Writer | None) -> Writer | None:
         """Writes them, and lets go of what is too old; a writer that can go on."""
-        rows = [made for record in batch if (made := self._rendered(record))]
+        found = (made if isinstance(made, Row) else self._rendered(made) for made in batch)
+        rows = [made for made in found if made]
         try:
             if not rows and not self._path.exists():
                 return writer
