@@ -79,21 +79,29 @@ def fake(stack: AsyncExitStack, run: Callable[[Coroutine[Any, Any, Any]], Any], 
     return Member(engine, run, lambda: engine.generated)
 
 
-def upstream(kind: Any, stack: AsyncExitStack, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> Member:
+def upstream(
+    kind: Any, stack: AsyncExitStack, run: Callable[[Coroutine[Any, Any, Any]], Any], replicas: int = 1
+) -> Member:
     from tts_server.engines.openai_http import OpenAIEngine
+    from tts_server.engines.openai_replicas import ReplicatedEngine
 
     def reply(body: dict[str, Any], index: int) -> str:
         text = "".join(map(chr, body["prompt"])) if "prompt" in body else text_of(body["messages"][-1])
         asked, _, done = text.partition("\n<assistant>")
         return tell(asked, done, f"{body.get('seed') or ''} {index}" if body.get("temperature") else 0)
 
-    stand_in = StandIn(kind=kind, reply=reply, max_model_len=500, token_s=0.001)
-    engine = OpenAIEngine(run(stack.enter_async_context(stand_in.serve())))
-    return Member(engine, run, lambda: stand_in.tokens)
+    stand_ins = [StandIn(kind=kind, reply=reply, max_model_len=500, token_s=0.001) for _ in range(replicas)]
+    urls = [run(stack.enter_async_context(stand_in.serve())) for stand_in in stand_ins]
+    engine = ReplicatedEngine(urls) if replicas > 1 else OpenAIEngine(urls[0])
+    return Member(engine, run, lambda: sum(stand_in.tokens for stand_in in stand_ins))
 
 
 def openai_vllm(stack: AsyncExitStack, run: Callable[[Coroutine[Any, Any, Any]], Any], tmp: Path) -> Member:
     return upstream("vllm", stack, run)
+
+
+def openai_replicas(stack: AsyncExitStack, run: Callable[[Coroutine[Any, Any, Any]], Any], tmp: Path) -> Member:
+    return upstream("vllm", stack, run, replicas=2)
 
 
 def openai_chat(stack: AsyncExitStack, run: Callable[[Coroutine[Any, Any, Any]], Any], tmp: Path) -> Member:
@@ -141,7 +149,7 @@ REAL = (
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
     pytest.mark.filterwarnings("ignore:Unclosed context:ResourceWarning"),
 )
-MEMBERS = [fake, openai_vllm, openai_chat, transformers, pytest.param(vllm, marks=REAL)]
+MEMBERS = [fake, openai_vllm, openai_replicas, openai_chat, transformers, pytest.param(vllm, marks=REAL)]
 
 
 @pytest.fixture(scope="module", params=MEMBERS)
