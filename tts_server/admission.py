@@ -98,13 +98,12 @@ class _Call:
 class Permit:
     """Places of one call's samples; each is given back when its sample ends, and the rest with `close`."""
 
-    __slots__ = ("_admission", "_advance", "_flow", "_left", "_n", "_paid", "_state", "_used")
+    __slots__ = ("_admission", "_flow", "_left", "_n", "_paid", "_state", "_used")
 
-    def __init__(self, admission: "Admission", flow: Flow, n: int, advance: float) -> None:
+    def __init__(self, admission: "Admission", flow: Flow, n: int) -> None:
         self._admission = admission
         self._flow = flow
         self._n = self._left = n
-        self._advance = advance
         self._used = self._paid = 0
         self._state = _READ
 
@@ -139,9 +138,10 @@ class Permit:
 
     def _end(self, samples: int) -> None:
         self._left -= samples
-        flow, more = self._flow, self._used - self._paid - self._advance * samples
-        flow.owner.turns.correct(flow, more)
-        flow.owner.tier.turns.correct(flow.owner, more)
+        # What has cost nothing, for it failed or was not wanted any more, has been a turn all the same.
+        flow, cost = self._flow, max(samples, self._used - self._paid)
+        flow.owner.turns.settle(flow, samples, cost)
+        flow.owner.tier.turns.settle(flow.owner, samples, cost)
         self._paid = self._used
         self._admission.release(samples, lent=self._state == _LENT)
 
@@ -237,10 +237,9 @@ class Admission:
         self._serve()
 
     def _let_in(self, flow: Flow, n: int) -> Permit:
-        cost = n * self._guess
-        flow.owner.turns.charge(flow, cost)
-        flow.owner.tier.turns.charge(flow.owner, cost)
-        permit = Permit(self, flow, n, self._guess)
+        flow.live += n
+        flow.owner.live += n
+        permit = Permit(self, flow, n)
         self.permits.add(permit)
         self.live += n
         return permit
@@ -248,7 +247,7 @@ class Admission:
     def _serve(self) -> None:
         while self.waiting and self.live < self.limit:
             tier = next(tier for tier in self._tiers if tier.turns.waiting)
-            flow = tier.turns.next().turns.next()
+            flow = tier.turns.next(self._guess).turns.next(self._guess)
             call = next(iter(flow.calls))
             if call.granted.done():
                 # Cancelled, and not told so yet.

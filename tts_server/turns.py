@@ -1,21 +1,21 @@
-"""Whose turn it is of several that share something: who has had least of it."""
+"""Whose turn it is of several that share something: who has had least of it, and holds least of it now."""
 
-from operator import attrgetter
 from typing import Generic, TypeVar
 
 
 class Share:
     """Somebody that takes turns."""
 
-    __slots__ = ("served",)
+    __slots__ = ("live", "served")
 
     def __init__(self) -> None:
         self.served = 0.0
-        """Tokens, from where it began."""
+        """What its turns have cost, from where it began."""
+        self.live = 0
+        """Turns whose cost is not known yet."""
 
 
 S = TypeVar("S", bound=Share)
-_served = attrgetter("served")
 
 
 class Turns(Generic[S]):
@@ -31,20 +31,16 @@ class Turns(Generic[S]):
         """What it did not use while it wanted nothing is not saved up."""
         share.served = max(share.served, self._now)
 
-    def next(self) -> S:
-        """Who has had least; of several, who waits longest."""
-        return min(self.waiting, key=_served)
+    def next(self, guess: float) -> S:
+        """Who has had least, if a turn that is not over costs `guess`; of several, who waits longest."""
+        return min(self.waiting, key=lambda share: share.served + share.live * guess)
 
-    def charge(self, share: S, cost: float) -> None:
-        """For a turn. Time goes on as fast as each of those that wait gets its part, so no stream of new ones keeps
-        an old one waiting for ever.
+    def settle(self, share: S, turns: int, cost: float) -> None:
+        """So many turns are over, and this is what they have cost together.
+
+        Time goes on as fast as each of those that wait gets its part, so no stream of new ones keeps an old one
+        waiting for ever.
         """
-        self._now = max(self._now, share.served) + cost / max(1, len(self.waiting))
+        share.live -= turns
         share.served += cost
-
-    def correct(self, share: S, cost: float) -> None:
-        """What a turn has cost more, or less, than it was charged for."""
-        share.served += cost
-        if not self.waiting:
-            # What is used while nobody else wants it is not held against anybody.
-            self._now = max(self._now, share.served)
+        self._now += cost / max(1, len(self.waiting))
