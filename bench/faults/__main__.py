@@ -50,8 +50,11 @@ class Run:
     disk: Disk
     burst: list[Outcome]
     before: Held
+    between: Held
+    """Behind the storm."""
     after: Held
     rss: list[int]
+    """In the storm."""
     left_upstream: int
     """Calls of the upstream that nobody ended."""
 
@@ -66,8 +69,9 @@ class Run:
             found.append(f"{self.left_upstream} calls of the upstream go on")
         # Python begins up to so many threads for what blocks, and keeps them.
         for name, more in (("files", 0), ("sockets", 0), ("threads", (os.cpu_count() or 1) + 4)):
-            if getattr(self.after, name) > getattr(self.before, name) + more:
-                found.append(f"{name}: {getattr(self.before, name)} before, {getattr(self.after, name)} after")
+            for held in (self.between, self.after):
+                if getattr(held, name) > getattr(self.before, name) + more:
+                    found.append(f"{name}: {self.before} before, {held} later")
         return found
 
 
@@ -78,21 +82,24 @@ async def run(
     url = f"http://{at.host}:{at.port}"
     watch = Watch(pid)
     await storm(asks(max(len(wanted) // 10, 100), 1, WARM_FROM), at, upstream, clients)
+    # Files that are opened when they are first needed.
+    await traced(url)
+    await on_a_full_disk(url, pid, WARM_FROM + len(wanted), at)
     before = await _quiet(url, pid, upstream)
     watching = asyncio.create_task(watch.run())
     began = time.monotonic()
     outcomes = await storm(wanted, at, upstream, clients)
     seconds = time.monotonic() - began
-    await _up(url, pid, upstream)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    between = await _quiet(url, pid, upstream)
     ledger = compared(outcomes, await traced(url), upstream.counts)
     slow = await slow_readers(readers, READERS_FROM, at, upstream)
     disk = await on_a_full_disk(url, pid, DISK_FROM, at)
     burst = await asyncio.gather(*(make(fine(BURST_FROM + i), at) for i in range(BURST)))
     left = upstream.live
     after = await _quiet(url, pid, upstream)
-    watching.cancel()
-    await asyncio.gather(watching, return_exceptions=True)
-    return Run(outcomes, seconds, ledger, slow, disk, list(burst), before, after, watch.rss, left)
+    return Run(outcomes, seconds, ledger, slow, disk, list(burst), before, between, after, watch.rss, left)
 
 
 async def _quiet(url: str, pid: int, upstream: FaultyUpstream) -> Held:
@@ -170,16 +177,17 @@ def report(seen: Run, seed: int) -> list[str]:
         f"{max(late):.2f} s; without the time in which the server or its clients had no processor at most "
         f"{max(o.late_s - o.queued_s for o in answered if not o.ask.slow):.2f} s (1 s is allowed)",
         f"- usage: of {ledger.exact} requests exactly what the upstream counted; of {ledger.cut}, some of whose calls "
-        f"were broken off, not less than was read and not more than was sent. All together {ledger.tokens} tokens are "
-        f"counted, {ledger.generated} were read, {ledger.unread} perhaps not",
+        f"were broken off or given up, not less than was surely read and not more than was sent. All together "
+        f"{ledger.tokens} tokens are counted, {ledger.generated} were read, {ledger.unread} perhaps not",
         f"- {slow.most} streams at once for slow readers, each told whole; {len(slow.seconds)} other answers "
         f"meanwhile: p50 {1000 * worst(slow.seconds, 0.5):.0f} ms, p99 {1000 * worst(slow.seconds, 0.99):.0f} ms",
         f"- on a full disk {disk.chats} chats were answered and {disk.refused} uploads refused with 507; {disk.lines} "
         f"lines of the batch under way were answered once each, {disk.seconds:.1f} s after there was room again",
         f"- in the end {len(seen.burst)} requests at once were answered; {seen.left_upstream} calls of the upstream "
         f"were left; the server held {_held(seen.before)} before and {_held(seen.after)} after",
-        f"- the server's RSS in the four quarters of all this: {', '.join(f'{m:.1f}' for m in mean)} MiB on average, "
-        f"at most {max(seen.rss) / MIB:.1f}; {seen.before.rss / MIB:.1f} MiB before, {seen.after.rss / MIB:.1f} after",
+        f"- the server's RSS: {seen.before.rss / MIB:.1f} MiB behind the warm-up, {seen.between.rss / MIB:.1f} behind "
+        f"the storm, whose quarters had {', '.join(f'{m:.1f}' for m in mean)} on average and at most "
+        f"{max(seen.rss) / MIB:.1f}; {seen.after.rss / MIB:.1f} behind everything",
     ]
 
 

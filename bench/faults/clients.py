@@ -18,6 +18,8 @@ LATE_S = 1.0
 """Behind its deadline, beyond which an answer is late."""
 PATIENCE_S = 30.0
 """Behind its deadline, after which a client gives up on an answer."""
+FAILURES = ("internal_error", "upstream_error", "engine_unavailable", "response.failed", "error")
+"""What a right request may be told where something fails."""
 _SLOW_READ, _SLOW_PAUSE_S = 256, 0.02
 
 
@@ -53,10 +55,21 @@ async def make(ask: Ask, at: Address) -> Outcome:
     queued = at.queued.seconds()
     outcome = await _timed(ask, at)
     outcome = replace(outcome, queued_s=at.queued.seconds() - queued)
-    late_s = outcome.late_s - outcome.queued_s
-    if outcome.answer and not outcome.problem and not ask.slow and late_s > LATE_S:
-        return replace(outcome, problem=f"it came {late_s:.2f} s behind its deadline")
-    return outcome
+    return replace(outcome, problem=outcome.problem or _fault(outcome))
+
+
+def _fault(outcome: Outcome) -> str | None:
+    """What is wrong with a well-formed answer."""
+    ask, answer, late_s = outcome.ask, outcome.answer, outcome.late_s - outcome.queued_s
+    if answer is None:
+        return None
+    if not ask.slow and late_s > LATE_S:
+        return f"it came {late_s:.2f} s behind its deadline"
+    if answer.error == "internal_error" and ask.mark.prm == "none" and ask.mark.fault == "none":
+        return "a fault of the server's own"
+    # A strategy that needs logprobs refuses an engine that gives none.
+    fitting = ask.mark.fault == "unlabelled" and answer.error == "unsupported_parameter"
+    return None if fitting or answer.error in (None, *FAILURES) else f"refused, with {answer.error}"
 
 
 async def _timed(ask: Ask, at: Address) -> Outcome:

@@ -74,20 +74,27 @@ def compared(outcomes: Iterable[Outcome], costs: Mapping[int, Cost], counts: Map
         ledger.tokens += cost.completion_tokens
         ledger.generated += count.tokens
         ledger.unread += count.unread
-        # One call at a time that nobody gives up is read to wherever it breaks.
-        sure = outcome.ask.strategy in ("single", TEXT) and not cost.stopped
-        broken, prm_broken = (0, 0) if sure else (count.broken, count.prm_broken)
-        right = count.tokens - broken <= cost.completion_tokens <= count.tokens + count.unread
-        if cost.prm == "judge":
-            least, most = count.prm_tokens - prm_broken, count.prm_tokens + count.prm_unread
-            right = right and least <= cost.prm_tokens <= most
-        if not right:
+        scored = cost.prm_tokens if cost.prm == "judge" else count.prm_tokens
+        most = (count.tokens + count.unread, count.prm_tokens + count.prm_unread)
+        least = _least(outcome, cost, count)
+        if not (least[0] <= cost.completion_tokens <= most[0] and least[1] <= scored <= most[1]):
             ledger.wrong.append(f"{_told(outcome)}: its trace tells {cost}, the upstream {count}")
-        elif count.unread or count.prm_unread or broken or prm_broken:
-            ledger.cut += 1
-        else:
+        elif least == most:
             ledger.exact += 1
+        else:
+            ledger.cut += 1
     return ledger
+
+
+def _least(outcome: Outcome, cost: Cost, count: Count) -> tuple[int, int]:
+    """The tokens, generated and of verdicts, that have to be counted."""
+    if cost.stopped or outcome.answer is None:
+        # What has come, and nobody has looked at before the end, is not known.
+        return 0, 0
+    if outcome.ask.strategy in ("single", TEXT):
+        # One call at a time that nobody gives up is read to wherever it breaks.
+        return count.tokens, count.prm_tokens
+    return count.tokens - count.broken, count.prm_tokens - count.prm_broken
 
 
 def _told(outcome: Outcome) -> str:

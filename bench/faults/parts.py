@@ -17,7 +17,7 @@ from bench.faults.clients import Address, Outcome, make, request
 from bench.faults.upstream import FaultyUpstream
 
 OUTAGES, OUTAGE_S = 3, 0.4
-AGAIN_S = 0.5
+AGAIN_S = 1.0
 """A client that finds no engine waits for so long before it asks anything else."""
 READ, READ_EVERY_S, WINDOW = 512, 0.25, 4096
 """Bytes that a slow reader takes, how often, and those that its system takes for it."""

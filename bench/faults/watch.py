@@ -19,13 +19,16 @@ class Held:
     """Open descriptors, sockets among them."""
     sockets: int
     threads: int
+    names: tuple[str, ...]
+    """Of the open files."""
 
 
 def held(pid: int) -> Held:
     process = psutil.Process(pid)
     with process.oneshot():
         sockets = len(process.net_connections(kind="tcp"))
-        return Held(process.memory_info().rss, process.num_fds(), sockets, process.num_threads())
+        names = sorted(Path(file.path).name for file in process.open_files())
+        return Held(process.memory_info().rss, process.num_fds(), sockets, process.num_threads(), tuple(names))
 
 
 class Queued:

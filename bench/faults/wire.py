@@ -108,6 +108,8 @@ class Connection(asyncio.Protocol):
         """Closes it at once."""
         self._closed = True
         self._leave_unread()
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
         self.transport.abort()
 
     def _leave_unread(self) -> None:
