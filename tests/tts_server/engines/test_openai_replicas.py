@@ -6,8 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from serving import serving
 from upstream import Body, Failure, StandIn
 
+from prm import FakePRM
 from strategies.base import Chunk, Prompt, Refused, Sample, Sampling
 from tts_server.engines.openai_replicas import ReplicatedEngine
 from tts_server.engines.replicas import Replica
@@ -488,5 +490,46 @@ def test_a_replica_that_health_checks_fail_is_left_alone() -> None:
             await until(lambda: not fleet.replica(home).healthy)
             home.key = None
             await until(lambda: fleet.replica(home).healthy)
+
+    run(main)
+
+
+STEPS = "First the sea.\n\nThen the ships.\n\nThey are \\boxed{many}."
+
+
+def steps(body: Body, index: int) -> str:
+    """Steps from wherever they were left."""
+    return STEPS[len("".join(map(chr, body["prompt"])).partition("<assistant>")[2]) :]
+
+
+@pytest.mark.parametrize("strategy", [{"strategy": "beam_search", "n": 4, "beam_width": 2}, {"strategy": "best_of_n"}])
+def test_a_search_over_http_outlives_a_replica_that_dies_and_its_usage_is_exact(strategy: dict[str, Any]) -> None:
+    body = {"model": "stand-in", "messages": list(CHAT.messages), "max_tokens": 100, "tts": strategy}
+
+    async def ask(die: bool) -> tuple[dict[str, Any], Fleet]:
+        async with started(stand_in(reply=steps, piece=3), stand_in(reply=steps, piece=3)) as fleet:
+            home, _ = fleet.home()
+            if die:
+                home.trouble, home.after = "cut", 9
+            async with serving(fleet.engine, [FakePRM()]) as client:
+                answer = await client.post("/v1/chat/completions", json=body)
+                assert answer.status_code == 200
+                return answer.json(), fleet
+
+    async def main() -> None:
+        whole, _ = await ask(die=False)
+        survived, fleet = await ask(die=True)
+        told = [reply["choices"][0]["message"]["content"] for reply in (whole, survived)]
+        assert told == [STEPS, STEPS]
+        counts = [reply["tts"]["usage"]["completion_tokens"] for reply in (whole, survived)]
+        assert counts[0] == counts[1] > len(STEPS)
+        home, other = sorted(fleet.stand_ins, key=lambda each: each.trouble is None)
+        assert fleet.replica(home).failovers > 0
+        # Of the lost requests, what they told: nine frames each.
+        lost = sum(frames(body) for body in home.bodies)
+        assert counts[1] == lost + other.tokens
+
+    def frames(body: Body) -> int:
+        return min(9 * 3, body.get("n", 1) * len(steps(body, 0).split("\n\n")[0] + "\n\n"))
 
     run(main)
