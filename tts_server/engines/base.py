@@ -52,6 +52,21 @@ class Slotted(Protocol):
         ...
 
 
+@runtime_checkable
+class Restarted(Protocol):
+    """An engine that is started again when it dies, until it is given up."""
+
+    @property
+    def restarts(self) -> int:
+        """How often it was."""
+        ...
+
+    @property
+    def given_up(self) -> bool:
+        """Whether only a new process can help."""
+        ...
+
+
 class ServedEngine(Engine, Protocol):
     """An engine with a lifetime, and what the server has to know of its model."""
 

@@ -113,6 +113,10 @@ class VLLMEngine:
         return self._restarts.count
 
     @property
+    def given_up(self) -> bool:
+        return self._supervisor is not None and self._supervisor.done() and not self._supervisor.cancelled()
+
+    @property
     def slots(self) -> int | None:
         return self._llm.vllm_config.scheduler_config.max_num_seqs if self._llm else None
 

@@ -1,8 +1,9 @@
-"""`GET /health`: the process is alive. `GET /ready`: a request that comes now will be answered."""
+"""`GET /health`: the process is not to be replaced. `GET /ready`: a request that comes now will be answered."""
 
 from fastapi import APIRouter, Request, Response
 
 from tts_server.drain import Drain
+from tts_server.engines.base import Restarted
 from tts_server.errors import EngineUnavailable
 from tts_server.service import Service
 
@@ -10,8 +11,13 @@ router = APIRouter()
 
 
 @router.get("/health", response_class=Response)
-async def health() -> Response:
-    """Empty, as probes expect it. An engine that is down is started again from within, so this says nothing of it."""
+async def health(request: Request) -> Response:
+    """Empty, as probes expect it. An engine that is down is started again from within, so this is a 503 only where
+    that was given up.
+    """
+    service: Service = request.app.state.service
+    if isinstance(service.engine, Restarted) and service.engine.given_up:
+        raise EngineUnavailable("The engine died of every start and is given up; start the server again.")
     return Response()
 
 

@@ -106,13 +106,17 @@ def test_starts_that_fail_are_repeated_and_not_counted(built: Builder) -> None:
 
 def test_an_engine_that_dies_of_every_start_is_given_up(built: Builder, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        async with started() as engine:
+        async with started() as engine, serving(engine) as client:
             built.failures = 100
             with caplog.at_level(logging.ERROR):
                 built.last.die()
-                await until(lambda: "it is given up" in caplog.text)
+                await until(lambda: not engine.healthy)
+                assert (await client.get("/health")).status_code == 200
+                assert (await client.get("/ready")).status_code == 503
+                await until(lambda: engine.given_up)
+            assert "it is given up" in caplog.text
             assert built.failures == 100 - 8
-            await until(lambda: engine._supervisor is not None and engine._supervisor.done())
+            assert (await client.get("/health")).status_code == 503
             with pytest.raises(EngineUnavailable, match="not running"):
                 await gather(engine)
 
