@@ -5,7 +5,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import httpx
 import typer
@@ -19,6 +19,9 @@ from prm.families import FAMILIES
 from tts_server import cli_traces
 from tts_server.config import ConfigError, Settings, load
 from tts_server.logs import JSONFormatter, LogFormatter
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Spends inference compute on better answers.")
 models = typer.Typer(no_args_is_help=True, help="The models that the server knows by name.")
@@ -92,7 +95,7 @@ def serve(
         chosen = build_engine(settings)
         application = create_app(chosen, build_prms(settings, chosen), settings, from_environment())
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(run(application, settings, lambda url: say_ready(url, settings, chosen.model)))
+            runner.run(run(application, settings, lambda url: started(url, application, settings)))
     except (ConfigError, CatalogError, APIError) as error:
         raise fail(error) from None
     except (asyncio.CancelledError, KeyboardInterrupt):
@@ -110,6 +113,14 @@ def log_to_stderr(settings: Settings) -> None:
         handler.setFormatter(LogFormatter(prompts=settings.log_prompts))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("tts_server").setLevel(settings.log_level.upper())
+
+
+def started(url: str, application: "FastAPI", settings: Settings) -> None:
+    """What answers, within which limits, and where."""
+    from tts_server.startup import tell  # noqa: PLC0415
+
+    tell(application, err)
+    say_ready(url, settings, application.state.service.engine.model)
 
 
 def say_ready(url: str, settings: Settings, model: str) -> None:
