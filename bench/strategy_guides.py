@@ -40,6 +40,13 @@ GUIDES = {
     "chain_of_action_thought": Guide(
         "the model was trained on Satori's action tokens; with any other it is an emulation", "n · L", "1"
     ),
+    "compute_optimal": Guide(
+        "questions differ in difficulty, and each should cost what it deserves within one budget",
+        "4 · L where the pilot agrees, else what the chosen arm costs",
+        "1 where the pilot agrees, else those of the chosen arm and one for each doubling of a vote",
+        {"confidence": 0.95},
+        {"target_accuracy": 0.7},
+    ),
     "confidence": Guide(
         "there is no reward model, answers can be compared and the engine gives logprobs",
         "n · L; online less, as unsure traces are cut",

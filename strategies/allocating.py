@@ -120,7 +120,7 @@ class Allocation:
 
     def _note_pilot(self) -> None:
         if attempts := self._seen.attempts:
-            self._estimate = estimate(attempts, self._model)
+            self._estimate = estimate(attempts, self._model, self._size)
             told = {name: round(value, 6) for name, value in features(attempts).items()}
             self._of_pilot = {"difficulty": round(self._estimate.p, 6), "features": told}
 
@@ -155,7 +155,7 @@ class Allocation:
         choice, seen = self._choice, self._seen
         if choice.locked:
             return
-        self._estimate = estimate(seen.attempts, self._model)
+        self._estimate = estimate(seen.attempts, self._model, self._size)
         here = self._bin(self._estimate)
         cells = self._cells(here)
         stop = self._stop(here)

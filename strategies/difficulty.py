@@ -1,9 +1,9 @@
 """How hard a question is for a model: features of a few samples of it, and the chance that one sample is right.
 
-The features are shares, means and logarithms, so those of eight samples compare with those of four. A fitted model of
-them is a logistic regression whose output an isotonic one corrects; where there is none, the votes speak: an answer is
-right about as often as it is given, and those that give it are right or wrong together, which makes the square of the
-leading answer's share.
+A fitted model of the features is a logistic regression whose output an isotonic one corrects. Where there is none, the
+votes speak: of a few samples, the leading answer is right about as often as it is given, and those that give it are
+right or wrong together, which makes the square of its share. Both are of pilots of one size, so what is drawn after a
+pilot is taken for further pilots, and the mean of what they say counts.
 """
 
 import math
@@ -188,22 +188,34 @@ class Estimate:
     """What it was told by: a fitted model, the votes, or, where nothing votes, the mean score."""
 
 
-def estimate(attempts: Sequence[Attempt], model: Difficulty | None) -> Estimate:
-    """How hard a question is; a model that needs scores is not asked where nothing was scored.
+def estimate(attempts: Sequence[Attempt], model: Difficulty | None, size: int | None = None) -> Estimate:
+    """How hard a question is. A model that needs scores is asked only of pilots that were scored.
+
+    Args:
+        attempts: one pilot after another.
+        model: the fitted model, if there is one.
+        size: of a pilot; the last one may be incomplete if it is the only one. None: all are one.
 
     Raises:
         ValueError: there is no attempt.
     """
-    values = features(attempts)
-    scored = any(a.score is not None for a in attempts)
-    if model and (scored or not model.needs_scores):
-        return _around(model.probability(values), len(attempts), "model")
-    if scored and values["unparsed"] == 1:
-        return _around(values["score_mean"], len(attempts), "scores")
-    return _around(values["share"] ** 2, len(attempts), "votes")
+    size = size or len(attempts) or 1
+    whole = len(attempts) // size * size
+    pilots = [attempts[i : i + size] for i in range(0, whole, size)] or [attempts]
+    told = [pilot for pilot in pilots if model and (not model.needs_scores or _is_scored(pilot))]
+    if model and told:
+        return _around([model.probability(features(pilot)) for pilot in told], len(attempts), "model")
+    if all(attempt.key is None for attempt in attempts) and _is_scored(attempts):
+        return _around([features(attempts)["score_mean"]], len(attempts), "scores")
+    return _around([features(pilot)["share"] ** 2 for pilot in pilots], len(attempts), "votes")
 
 
-def _around(p: float, n: int, source: Literal["model", "votes", "scores"]) -> Estimate:
+def _is_scored(attempts: Sequence[Attempt]) -> bool:
+    return any(attempt.score is not None for attempt in attempts)
+
+
+def _around(chances: Sequence[float], n: int, source: Literal["model", "votes", "scores"]) -> Estimate:
+    p = math.fsum(chances) / len(chances)
     # Jeffreys' prior, and the estimate in place of n samples that somebody has graded.
     a, b = p * n + 0.5, (1 - p) * n + 0.5
     tail = (1 - COVERAGE) / 2

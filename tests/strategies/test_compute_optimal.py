@@ -176,17 +176,17 @@ def test_further_votes_must_promise_enough() -> None:
     assert thrifty.account.usage.samples == 8 < patient.account.usage.samples
 
 
-def test_a_hard_question_gets_one_search_that_begins_with_the_pilot() -> None:
-    hard = World(seed=3, depth=4, p_step=0.35, wrong=(0.25, 0.25, 0.25, 0.25))
-    tried = [run(ToyEngine(hard), ToyPRM(0.8), task=hard.task(seed)) for seed in range(4)]
-    searched = [done for done in tried if decision(done)["chosen"] == "beam_search"]
-    assert searched
-    for done in searched:
-        told = decision(done)
-        assert (told["bin"], told["stop_reason"]) == (0, "done")
-        # The pilot's samples stand beside the search's.
-        assert len(done.final.candidates) == 16 + told["pilot"]["n"] or done.account.usage.samples > 20
-    assert any(decision(done)["unsolved"] for done in tried)
+HARD = World(seed=3, depth=4, p_step=0.35, wrong=(0.05,) * 20)
+
+
+@pytest.mark.parametrize(("quality", "unsolved"), [(0.8, False), (0.0, True)])
+def test_a_hard_question_gets_one_search_that_begins_with_the_pilot(quality: float, unsolved: bool) -> None:
+    done = run(ToyEngine(HARD), ToyPRM(quality), task=HARD.task(1))
+    told = decision(done)
+    assert (told["chosen"], told["bin"], told["stop_reason"]) == ("beam_search", 0, "done")
+    assert told["unsolved"] == unsolved
+    # The pilot's samples stand beside the search's ends.
+    assert len(done.final.candidates) == 16 + 4
 
 
 def test_the_pilot_s_votes_count_beside_a_search_s() -> None:
@@ -264,13 +264,13 @@ def test_reward_model_tokens_are_held_to_their_budget() -> None:
 
 
 def test_the_choice_is_made_again_after_each_wave() -> None:
-    # Two of four agree at first, and then nothing does.
-    large = cell(1, "self_consistency", 0.6, n=16)
-    policy = fitted(cells=(STOP, cell(1, "stop", 0.3), large, cell(2, "stop", 0.9)))
-    done = run(Watched(saying(*SPLIT, *range(10, 30))), policy=policy)
+    # Three of four agree at first, and then nothing does.
+    large = cell(2, "self_consistency", 0.9, n=16)
+    policy = fitted(cells=(STOP, cell(1, "stop", 0.3), cell(2, "stop", 0.8), large))
+    done = run(Watched(saying(7, 7, 7, 8, *range(10, 30))), policy=policy)
     told = decision(done)
-    assert (told["pilot"]["difficulty"], told["difficulty"], told["bin"]) == (0.25, 0.0625, 0)
-    assert (told["chosen"], told["stop_reason"], told["unsolved"]) == ("stop", "no_better_arm", True)
+    assert (told["pilot"]["difficulty"], told["difficulty"], told["bin"]) == (0.5625, 0.3125, 1)
+    assert (told["chosen"], told["stop_reason"], told["predicted_accuracy"]) == ("stop", "no_better_arm", 0.3)
     assert done.account.usage.samples == 8
 
 

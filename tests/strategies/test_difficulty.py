@@ -118,26 +118,38 @@ def test_it_says_what_it_has_to_be_told() -> None:
     ("votes", "p"), [("7777", 1.0), ("7778", 0.5625), ("7789", 0.25), ("7788", 0.25), ("6789", 0.0625)]
 )
 def test_without_a_model_the_votes_tell(votes: str, p: float) -> None:
-    known = estimate([attempt(vote) for vote in votes], None)
+    known = estimate([attempt(vote) for vote in votes], None, 4)
     assert (known.p, known.source) == (p, "votes")
     assert 0 <= known.low <= p <= known.high <= 1
 
 
 def test_where_nothing_votes_the_scores_tell() -> None:
-    known = estimate([attempt(None, score=0.2), attempt(None, score=0.4)], None)
+    known = estimate([attempt(None, score=0.2), attempt(None, score=0.4)], None, 4)
     assert (known.p, known.source) == (pytest.approx(0.3), "scores")
-    assert estimate([attempt(None)], None).p == 0
+    assert estimate([attempt(None)], None, 4).p == 0
+    with pytest.raises(ValueError, match="no attempts"):
+        estimate([], None, 4)
 
 
 def test_a_model_that_needs_scores_is_not_asked_without_them() -> None:
     needy = model(features=("score_mean", "share"))
-    assert estimate([attempt("7")], needy).source == "votes"
-    assert estimate([attempt("7", score=0.5)], needy).source == "model"
-    assert estimate([attempt("7")], model()).source == "model"
+    assert estimate([attempt("7")], needy, 4).source == "votes"
+    assert estimate([attempt("7", score=0.5)], needy, 4).source == "model"
+    assert estimate([attempt("7")], model(), 4).source == "model"
+    # What was drawn later and not scored does not blur what the pilot says.
+    scored = [attempt("7", score=0.1), attempt("8", score=0.3)]
+    assert estimate([*scored, attempt("7"), attempt("7")], needy, 2).p == estimate(scored, needy, 2).p
+
+
+def test_what_is_drawn_later_counts_as_further_pilots() -> None:
+    attempts = [attempt(vote) for vote in "7778" + "7879" + "12"]
+    assert estimate(attempts, None, 4).p == pytest.approx((0.5625 + 0.25) / 2)
+    pilots = [features(attempts[i : i + 4]) for i in (0, 4)]
+    assert estimate(attempts, model(), 4).p == pytest.approx(sum(map(model().probability, pilots)) / 2)
 
 
 def test_more_samples_make_it_surer() -> None:
-    few, many = (estimate([attempt("7"), attempt("8")] * n, None) for n in (2, 20))
+    few, many = (estimate([attempt("7"), attempt("8")] * n, None, 4) for n in (2, 20))
     assert few.p == many.p
     assert few.high - few.low > 2 * (many.high - many.low)
 

@@ -132,10 +132,9 @@ def test_an_effort_s_budget_is_kept_and_can_be_configured() -> None:
         long = split("word " * 200)
         async with serving(long, [FakePRM()]) as client:
             spent = {}
-            for effort in ("low", "medium", "high"):
-                spent[effort] = (await ask(client, reasoning_effort=effort, seed=1)).json()["usage"][
-                    "completion_tokens"
-                ]
+            for effort in ("low", "medium"):
+                answer = (await ask(client, reasoning_effort=effort, seed=1)).json()
+                spent[effort] = answer["usage"]["completion_tokens"]
             assert spent["low"] <= 4096 + 4 * 2
             assert spent["low"] < spent["medium"] <= 8192 + 16 * 2
         small = Preset(strategy="compute_optimal", budget=BudgetConfig(max_tokens=300))

@@ -71,6 +71,19 @@ class ChainOfActionThought(StrategyOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ComputeOptimal(StrategyOptions):
+    """Draws a few samples, and spends on the question what its difficulty deserves and the budget allows."""
+
+    strategy: ClassVar[str] = "compute_optimal"
+    target_accuracy: float | None = UNSET
+    accept_score: float | None = UNSET
+    confidence: float = UNSET
+    min_gain: float = UNSET
+    exploration: float = UNSET
+    aggregation: Literal["last", "min", "prod", "mean"] | None = UNSET
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Confidence(StrategyOptions):
     """Draws traces and lets those vote of which the model itself was the surest, by its logprobs."""
 
