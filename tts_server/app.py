@@ -111,7 +111,7 @@ def create_app(
     app.state.service = service
     app.state.keys, app.state.admission, app.state.drain = keys, admission, drain
     app.state.traces = Traces(settings)
-    app.state.metrics = Shown(counts, engine, prms, admission, app.state.traces)
+    app.state.metrics = Shown(counts, engine, prms, admission, service.drift, app.state.traces)
     app.state.tracing = tracing
     for routes in (
         chat,
@@ -183,12 +183,7 @@ def build_engine(settings: Settings) -> ServedEngine:
         except TypeError as error:
             raise ConfigError(f"engine_args: {error}") from None
     if kind == "openai":
-        from tts_server.engines.openai_http import OpenAIEngine  # noqa: PLC0415
-
-        key = settings.upstream_api_key.get_secret_value() if settings.upstream_api_key else None
-        return OpenAIEngine(
-            str(settings.upstream), name=settings.served_name, upstream_model=settings.model, api_key=key
-        )
+        return _build_upstreams(settings)
     from tts_server.catalog import resolve  # noqa: PLC0415
 
     model = settings.model or DEFAULT_MODEL
@@ -201,6 +196,20 @@ def build_engine(settings: Settings) -> ServedEngine:
     from tts_server.engines.transformers import TransformersEngine  # noqa: PLC0415
 
     return TransformersEngine(path, name=name, max_model_len=settings.max_model_len, args=settings.engine_args)
+
+
+def _build_upstreams(settings: Settings) -> ServedEngine:
+    from tts_server.engines.openai_http import OpenAIEngine  # noqa: PLC0415
+    from tts_server.engines.openai_replicas import ReplicatedEngine  # noqa: PLC0415
+
+    key = settings.upstream_api_key.get_secret_value() if settings.upstream_api_key else None
+    name, model = settings.served_name, settings.model
+    try:
+        if len(settings.upstream) > 1:
+            return ReplicatedEngine(settings.upstream, name=name, upstream_model=model, api_key=key)
+        return OpenAIEngine(settings.upstream[0], name=name, upstream_model=model, api_key=key)
+    except ValueError as error:
+        raise ConfigError(f"upstream: {error}") from None
 
 
 def _shares_gpu(settings: Settings) -> bool:
@@ -244,7 +253,10 @@ def _build_prm(source: Source, settings: Settings, engine: ServedEngine) -> Proc
     if source.kind == "fake":
         from prm.fake import FakePRM  # noqa: PLC0415
 
-        return FakePRM()
+        try:
+            return FakePRM(**settings.prm_args)
+        except TypeError as error:
+            raise ConfigError(f"prm_args: {error}") from None
     if source.kind == "judge":
         from prm.judge import Judge  # noqa: PLC0415
         from tts_server.verifier import Verifier  # noqa: PLC0415

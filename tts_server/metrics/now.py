@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, get_args, runtime_checkable
 
 from prometheus_client.metrics_core import Metric
 
 from tts_server import __version__
+from tts_server.drift import Snapshot, Why
 from tts_server.metrics import families as f
 from tts_server.metrics.metrics import NO_SEARCH, Metrics
 from tts_server.plan import Plan
@@ -61,6 +62,16 @@ class UpstreamCounts(Protocol):
         ...
 
 
+@runtime_checkable
+class Replaceable(Protocol):
+    """An upstream for which others step in."""
+
+    @property
+    def failovers(self) -> int:
+        """What they took over from it."""
+        ...
+
+
 class Scrapes(Protocol):
     """Who asks upstreams for their own metrics."""
 
@@ -78,6 +89,7 @@ class Watched:
     queue: Queue
     prms: Sequence[str]
     upstreams: Callable[[], Sequence[UpstreamCounts]]
+    drift: Callable[[], Snapshot]
     traces_dropped: Callable[[], int]
     scrapes: Scrapes
 
@@ -107,6 +119,7 @@ class Now:
         engine = self._watched.engine
         yield f.ENGINE_UP.read([((), engine.healthy)])
         yield f.RESTARTS.read([((), engine.restarts)] if isinstance(engine, Restarting) else ())
+        yield from self._policy()
         yield f.TRACES_DROPPED.read([((), self._watched.traces_dropped())])
         yield f.BUILD.read([((__version__, engine.model, ",".join(self._watched.prms)), 1)])
 
@@ -120,11 +133,32 @@ class Now:
         yield f.RUNNING.read(((name,), count) for name, count in sorted(running.items()))
         yield f.LIVE.read(((name,), count) for name, count in sorted(live.items()))
 
+    def _policy(self) -> Iterator[Metric]:
+        drift = self._watched.drift()
+        chosen = {"false": drift.decided - drift.explored, "true": drift.explored}
+        yield f.DECISIONS.read(((explored,), count) for explored, count in chosen.items())
+        yield f.FEEDBACK.read([((), drift.observed)])
+        for family, value in (
+            (f.PREDICTED, drift.predicted),
+            (f.OBSERVED, drift.accuracy),
+            (f.CALIBRATION, drift.ece),
+            (f.STABILITY, drift.psi),
+            (f.AGREEMENT, drift.agreement),
+        ):
+            yield family.read([] if value is None else [((), value)])
+        yield f.DRIFT.read(((why,), why in drift.alarms) for why in get_args(Why))
+
     def _upstreams(self) -> Iterator[Metric]:
-        known = self._watched.upstreams()
-        yield f.UPSTREAM_UP.read(((each.origin,), each.healthy) for each in known)
-        yield f.UPSTREAM_ERRORS.read(
-            ((each.origin, kind), count) for each in known for kind, count in sorted(each.failed.items())
-        )
-        yield f.UPSTREAM_RETRIES.read(((each.origin,), each.retried) for each in known)
+        up, failed, retried, failovers = dict[str, bool](), Counter[tuple[str, str]](), Counter[str](), Counter[str]()
+        # The policy and a reward model may be at one place.
+        for each in self._watched.upstreams():
+            up[each.origin] = up.get(each.origin, True) and each.healthy
+            failed.update({(each.origin, kind): count for kind, count in each.failed.items()})
+            retried[each.origin] += each.retried
+            if isinstance(each, Replaceable):
+                failovers[each.origin] += each.failovers
+        yield f.UPSTREAM_UP.read(((origin,), well) for origin, well in up.items())
+        yield f.UPSTREAM_ERRORS.read(sorted(failed.items()))
+        yield f.UPSTREAM_RETRIES.read(((origin,), count) for origin, count in retried.items())
+        yield f.UPSTREAM_FAILOVERS.read(((origin,), count) for origin, count in failovers.items())
         yield f.UPSTREAM_SCRAPED.read(((origin,), said) for origin, said in self._watched.scrapes.up.items())

@@ -5,11 +5,14 @@ from typing import Protocol, runtime_checkable
 
 from prm import FamilyPRM, ProcessRewardModel
 from prm.batching import OnBatch
+from prm.family import Backend
 from tts_server.admission import Admission
+from tts_server.drift import Drift
 from tts_server.engines.base import ServedEngine
 from tts_server.metrics.metrics import Metrics
 from tts_server.metrics.now import Now, UpstreamCounts, Watched
 from tts_server.metrics.passed_on import PassedOn, Scraped, merged, of_process
+from tts_server.prms.remembered import Remembered
 from tts_server.traces.store import Traces
 
 
@@ -32,6 +35,10 @@ class Batching(Protocol):
     on_batch: OnBatch | None
 
 
+def _innermost(backend: Backend) -> Backend:
+    return backend.backend if isinstance(backend, Remembered) else backend
+
+
 class Shown:
     """The metrics of one server.
 
@@ -40,6 +47,7 @@ class Shown:
         engine: what else is looked at, as the rest.
         prms: reward models; batches of those in this process are counted from here on.
         admission: where calls wait, which is counted from here on as well.
+        drift: whether a policy still fits.
         traces: their store.
     """
 
@@ -49,10 +57,11 @@ class Shown:
         engine: ServedEngine,
         prms: Sequence[ProcessRewardModel],
         admission: Admission,
+        drift: Drift,
         traces: Traces,
     ) -> None:
         admission.on_wait = metrics.queue_wait.observe
-        backends = {prm.name: prm.backend for prm in prms if isinstance(prm, FamilyPRM)}
+        backends = {prm.name: _innermost(prm.backend) for prm in prms if isinstance(prm, FamilyPRM)}
         for name, backend in backends.items():
             if isinstance(backend, Batching):
                 backend.on_batch = metrics.prm_batches(name)
@@ -64,7 +73,10 @@ class Shown:
         self._metrics = metrics
         self._passed_on = PassedOn(upstreams)
         names = [prm.name for prm in prms]
-        Now(metrics, Watched(engine, admission, names, upstreams, lambda: traces.dropped, self._passed_on))
+        Now(
+            metrics,
+            Watched(engine, admission, names, upstreams, drift.snapshot, lambda: traces.dropped, self._passed_on),
+        )
 
     async def text(self) -> bytes:
         """In Prometheus' text format."""

@@ -24,26 +24,26 @@ class Remembered:
     """
 
     def __init__(self, backend: Backend, capacity: int = CAPACITY) -> None:
-        self._backend = backend
+        self.backend = backend
         self._capacity = capacity
         self._scores: OrderedDict[bytes, float] = OrderedDict()
 
     @property
     def max_len(self) -> int:
-        return self._backend.max_len
+        return self.backend.max_len
 
     async def start(self) -> None:
-        await self._backend.start()
+        await self.backend.start()
 
     async def close(self) -> None:
-        await self._backend.close()
+        await self.backend.close()
 
     async def read(self, layouts: Sequence[Layout], *, on_tokens: OnTokens | None = None) -> list[tuple[float, ...]]:
         """As the backend does, see `prm.family.Backend`."""
         keys = [tuple(_keys(layout)) for layout in layouts]
         found = {key: self._scores[key] for ends in keys for key in ends if key in self._scores}
         asked, of = _new(layouts, keys, set(found))
-        read = await self._backend.read(asked, on_tokens=on_tokens) if asked else []
+        read = await self.backend.read(asked, on_tokens=on_tokens) if asked else []
         for ends, scores in zip(of, read, strict=True):
             found |= zip(ends, scores, strict=True)
         self._keep(found)

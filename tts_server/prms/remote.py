@@ -45,6 +45,11 @@ class RemoteReader:
         self._shape: Shape = "last"
 
     @property
+    def upstreams(self) -> tuple[Upstream, ...]:
+        """The one there is, for whoever counts."""
+        return (self._http,)
+
+    @property
     def max_len(self) -> int:
         # A server that generates needs room for the label.
         return self._max_len - isinstance(self._head, LabelTokens)
