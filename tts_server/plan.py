@@ -2,15 +2,17 @@
 
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 import strategies
 from prm import ProcessRewardModel
+from strategies.anytime import anytime
 from strategies.base import Engine, Event, Task
 from strategies.budget import Account, Budget
+from strategies.latency import Latencies
 from strategies.policy import InUse
 from tts_server.admitted import AdmittedEngine
 from tts_server.config import BudgetConfig, Preset
@@ -54,6 +56,7 @@ class Approach:
     budget: BudgetConfig
     """What the request asks for."""
     engine: ServedEngine
+    latencies: Latencies = field(default_factory=Latencies)
     policy: InUse | None = None
 
     def plan(self, task: Task, form: Form | None, limit: BudgetConfig) -> Plan:
@@ -64,14 +67,14 @@ class Approach:
         """
         if limit.max_samples is not None and task.choices > limit.max_samples:
             raise InvalidRequest(f"n is at most {limit.max_samples} on this server, got {task.choices}", param="n")
-        account = Account(budget_of(self.budget, limit), policy=self.policy)
+        prm = self.prm.name if self.prm else None
+        account = Account(budget_of(self.budget, limit), latency=self.latencies.of(prm), policy=self.policy)
 
         def run() -> AsyncGenerator[Event, None]:
             metered = account.meter_prm(self.prm) if self.prm else None
             engine = engine_for(self.engine, account, form)
-            return account.watched(self.entry.run(task, engine, metered, account, **self.options))
+            return account.watched(anytime(self.entry.run(task, engine, metered, account, **self.options), account))
 
-        prm = self.prm.name if self.prm else None
         return Plan(self.entry.name, task.choices, form, account, run, task, self.options, prm)
 
 
@@ -107,7 +110,7 @@ def approach_of(request: SampledRequest, service: Service) -> Approach:
     options = check_options(entry, preset.options, service.settings.max_request.max_samples)
     prm = reward_model(preset.prm, entry, service)
     refuse_unfit(entry, request)
-    return Approach(entry, options, prm, preset.budget, service.engine, policy=service.policy)
+    return Approach(entry, options, prm, preset.budget, service.engine, service.latencies, service.policy)
 
 
 def engine_for(engine: ServedEngine, account: Account, form: Form | None) -> Engine:
@@ -134,6 +137,8 @@ def choose(request: SampledRequest, service: Service) -> Preset:
             f"{tts.strategy!r}",
             param="tts.strategy",
         )
+    if request.tts is None:
+        return base
     asked = tts.budget.model_dump(exclude_none=True)
     budget = base.budget.model_copy(update=asked)
     return Preset.model_validate(
@@ -152,10 +157,12 @@ def alias_of(model: str, service: Service) -> str | None:
     Raises:
         ModelNotFound: neither the model nor an alias of it.
     """
+    if model == service.engine.model:
+        return None
     known = model_ids(service)
     if model not in known:
         raise ModelNotFound(model, known)
-    return model.removeprefix(service.engine.model).removeprefix("@") or None
+    return model.removeprefix(f"{service.engine.model}@")
 
 
 def model_ids(service: Service) -> list[str]:
@@ -171,7 +178,7 @@ def check_options(entry: strategies.Entry, options: dict[str, Any], max_samples:
         checked: BaseModel = entry.options.model_validate(options)
     except ValidationError as error:
         raise wrong_option(entry, error) from None
-    n = getattr(checked, "n", None)
+    n = getattr(checked, "n", None) if "n" in entry.options.model_fields else None
     if n is not None and max_samples is not None and n > max_samples:
         raise InvalidRequest(f"tts.n is at most {max_samples} on this server, got {n}", param="tts.n")
     return {name: getattr(checked, name) for name in entry.options.model_fields}
