@@ -1,10 +1,10 @@
 """Which call of which request the engine gets next, where more is asked of it than it grows at once.
 
 Fair between owners of API keys, then between the requests of one owner: whoever has had least of the engine is next,
-counted in tokens (prompt tokens that were computed and generated ones), as the virtual token counter of Sheng et al.
-2401.00588 does. A sample that grows counts as what samples have cost lately, until it ends and its real cost is known.
-Who comes, or comes back after a pause, begins where the others are: unused turns are not saved up. The lines of batches
-come after all interactive requests.
+counted in tokens (generated ones, and a quarter of the prompt's that had to be computed, as they are commonly priced),
+as the virtual token counter of Sheng et al. 2401.00588 does. A sample that grows counts as what samples have cost
+lately, until it ends and its real cost is known. Who comes, or comes back after a pause, begins where the others are:
+unused turns are not saved up. The lines of batches come after all interactive requests.
 
 A call is let in as soon as there is room for its first sample, so no call waits for ever and nobody waits while there
 is room; in return as many samples more than `limit` may grow as the last call has beside its first. `admitted` keeps
@@ -26,6 +26,8 @@ STALL_S = 1.0
 what a slow client has not read."""
 PART = 4
 """Samples of one part of a call."""
+_PROMPT_TOKEN = 0.25
+"""What a computed prompt token counts beside a generated one."""
 _FIRST_GUESS = 64.0
 """Tokens of a sample, before any has ended."""
 _MEMORY = 64
@@ -104,12 +106,14 @@ class Permit:
         self._admission = admission
         self._flow = flow
         self._n = self._left = n
-        self._used = self._paid = 0
+        self._used = self._paid = 0.0
         self._state = _READ
 
     def count(self, chunk: Chunk) -> None:
         """What a sample grew by, before it is handed on."""
-        self._used += chunk.completion_tokens + chunk.prompt_tokens - chunk.cached_tokens
+        self._used += chunk.completion_tokens
+        if chunk.prompt_tokens:
+            self._used += _PROMPT_TOKEN * (chunk.prompt_tokens - chunk.cached_tokens)
         self._state = _PARKED
         if chunk.finish_reason and self._left:
             self._end(1)

@@ -182,8 +182,8 @@ def traces(limit: int | None, after: str | None, strategy: str | None) -> Call[T
 
 
 def health() -> Call[bool]:
-    """`GET /health`; not repeated, since the answer is what is asked for."""
-    return Call("GET", "health", lambda response: response.is_success, retried=False)
+    """`GET /ready`; not repeated, since the answer is what is asked for."""
+    return Call("GET", "ready", lambda response: response.is_success, retried=False)
 
 
 def check(response: httpx.Response) -> None:

@@ -168,7 +168,7 @@ class Client:
         return self._ask(calls.traces(limit, after, strategy))
 
     def health(self) -> bool:
-        """Whether the server's engine can answer.
+        """Whether the server answers requests: its engine is up, and it is not going down.
 
         Raises:
             ConnectionFailed: there is no server.
