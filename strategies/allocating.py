@@ -26,7 +26,7 @@ from strategies.self_consistency import is_settled, is_unanimous
 PILOT = 4
 """Samples: Beta stopping at 0.95 never stops before four agree (2305.11860)."""
 TYPICAL = 256
-"""Tokens of a solution where nothing tells them: with a budget below four of these the pilot is smaller."""
+"""Tokens of a solution where nothing tells them: with a budget below those of four the pilot is smaller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,16 +273,17 @@ def _pilot_size(task: Task, account: Account, policy: Policy | None) -> int:
     """Fewer samples where the budget would cut them all."""
     n = policy.pilot.n if policy else PILOT
     if (left := account.tokens_left) is not None:
-        n = min(n, max(1, int(left / _typical(task, policy))))
+        n = min(n, max(1, int(left / _typical(task, account, policy))))
     return max(n, task.choices)
 
 
-def _typical(task: Task, policy: Policy | None) -> float:
-    """Tokens of a solution: the table's, else no more than one may have."""
+def _typical(task: Task, account: Account, policy: Policy | None) -> float:
+    """Tokens of a solution: the table's, else those of late answers, and no more than one may have."""
     stops = [cell.tokens.mean for cell in policy.cells if cell.strategy == STOP] if policy else []
     if policy and stops:
         return max(1.0, sum(stops) / len(stops) / policy.pilot.n)
-    return min(TYPICAL, task.sampling.max_tokens or TYPICAL)
+    usual = account.latency.answer_tokens or TYPICAL
+    return max(1.0, min(usual, task.sampling.max_tokens or usual))
 
 
 def _is_whole(event: Event) -> bool:

@@ -140,6 +140,19 @@ def test_a_small_budget_is_not_spread_over_four_samples() -> None:
     assert engine.calls[0][2] == 2
 
 
+def test_late_answers_tell_how_many_samples_a_budget_is_good_for() -> None:
+    account = Account(Budget(max_tokens=4096))
+    account.latency.engine.answer.add(1500.0)
+    engine = Watched(saying(7))
+
+    async def main() -> None:
+        async with aclosing(begin(ENTRY, engine, account=account)) as events:
+            assert [event async for event in events]
+
+    asyncio.run(main())
+    assert engine.calls[0][2] == 2
+
+
 def test_as_many_samples_as_choices_are_drawn() -> None:
     engine = Watched(saying(7))
     done = run(engine, task=replace(TASK, choices=6))
