@@ -1,6 +1,6 @@
 """Whether what came over a connection is exactly one well-formed answer or error."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,8 +167,3 @@ def _is(value: Any, kind: Any) -> bool:
 def _demand(true: bool, why: str) -> None:
     if not true:
         raise Malformed(why)
-
-
-def worst(answers: Sequence[float], share: float) -> float:
-    """The value that this share of them does not exceed."""
-    return sorted(answers)[min(len(answers) - 1, int(share * len(answers)))]

@@ -42,6 +42,18 @@ class Ledger:
     wrong: list[str] = field(default_factory=list)
 
 
+async def metered(url: str) -> dict[str, float]:
+    """Each metric of the server's, summed over its labels."""
+    sums: dict[str, float] = defaultdict(float)
+    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+        page = (await http.get("/metrics")).raise_for_status().text
+    for line in page.splitlines():
+        name, _, value = line.rpartition(" ")
+        if name.startswith("tts_"):
+            sums[name.partition("{")[0]] += float(value)
+    return sums
+
+
 async def traced(url: str) -> dict[int, Cost]:
     """Each request's cost, by the number that it sent as its id."""
     costs: dict[int, Cost] = defaultdict(Cost)
