@@ -22,6 +22,7 @@ from strategies.budget import Account, Budget
 from strategies.difficulty import Difficulty, Isotonic
 from strategies.policy import Cell, InUse, Pilot, Policy, Seconds, Tokens
 from strategies.prompts import BOXED
+from strategies.trace import Recorder
 from tts_server.engines.fake import FakeEngine, FakeRequest, Script
 
 ENTRY = strategies.get("compute_optimal")
@@ -200,6 +201,26 @@ def test_a_hard_question_gets_one_search_that_begins_with_the_pilot(quality: flo
     assert told["unsolved"] == unsolved
     # The pilot's samples stand beside the search's ends.
     assert len(done.final.candidates) == 16 + 4
+
+
+def test_a_trace_shows_what_of_the_search_goes_on_from_the_pilot() -> None:
+    task = HARD.task(1)
+    account = Account(recorder=Recorder(task.prompt, 0.0))
+    recorder = account.recorder
+    assert recorder is not None
+
+    async def main() -> None:
+        run = begin(ENTRY, ToyEngine(HARD), ToyPRM(0.8), task=task, account=account)
+        async with aclosing(account.watched(run)) as events:
+            assert [event async for event in events]
+
+    asyncio.run(main())
+    pilot, first, *later = recorder.calls
+    assert (len(pilot.samples), len(first.samples), first.parents) == (4, 12, ())
+    assert all(call.parents for call in later)
+    assert {parent for call in later for parent in call.parents} & set(range(4))
+    assert recorder.final is not None
+    assert None not in recorder.lineage.ends([candidate.sample for candidate in recorder.final.candidates])
 
 
 def test_the_pilot_s_votes_count_beside_a_search_s() -> None:

@@ -90,3 +90,14 @@ def test_a_candidate_ends_with_a_sample_also_where_text_was_put_between() -> Non
     ]
     assert lineage.end(said("whole")) == 2
     assert lineage.end(said("never sampled?")) is None
+
+
+def test_a_search_that_begins_with_a_part_of_a_sample_goes_on_from_it() -> None:
+    lineage = grown((0, (), (), (4, 5, 6), "whole"), (1, (), ROOT, (7, 8), "other"))
+    lineage.passed((4, 5, 6), (*ROOT, 4))
+    lineage.passed((7, 8), (*ROOT, 7))
+    assert lineage.continued((*ROOT, 4)) == (0,)
+    assert lineage.continued((*ROOT, 4, 99)) == (0,)
+    assert lineage.continued((*ROOT, 7, 99)) == (1,)
+    lineage.passed((1, 1, 1), (*ROOT, 50))
+    assert lineage.continued((*ROOT, 50)) == (), "no such sample is known"
