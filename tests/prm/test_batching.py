@@ -55,6 +55,22 @@ def test_calls_that_run_at_once_share_a_batch_and_get_their_own() -> None:
     assert threading.get_ident() not in reader.threads
 
 
+def test_each_batch_tells_for_how_long_its_layouts_have_waited() -> None:
+    told: list[Sequence[float]] = []
+    reader = Lengths()
+
+    async def main() -> None:
+        made = Batcher(reader, "test", 0.05, told.append)
+        try:
+            await asyncio.gather(made.read(layouts(1, 2), None), made.read(layouts(4), None))
+        finally:
+            made.close()
+
+    asyncio.run(main())
+    assert [len(waited) for waited in told] == [len(batch) for batch in reader.batches]
+    assert all(0.04 < seconds < 10 for waited in told for seconds in waited)
+
+
 def test_what_comes_while_a_batch_is_read_is_in_the_next() -> None:
     started, go = threading.Event(), threading.Event()
 

@@ -29,6 +29,8 @@ class RewardServer:
     cut: int = 0
     """Rows or items that are left out of each answer."""
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+    """The `traceparent` of each call."""
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[str]:
@@ -62,6 +64,7 @@ class RewardServer:
             return JSONResponse({"error": {"message": "not now"}}, status, {"retry-after": "0"})
         body = await request.json()
         self.bodies.append(body)
+        self.places.append(request.headers.get("traceparent", ""))
         prompts = body.get("input") or body["prompt"]
         key, item = ("choices", self._choice) if self.task == "generate" else ("data", self._data)
         items = [{"index": i, **item(prompt)} for i, prompt in enumerate(prompts)]

@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from serving import ask, serving
+from served import served
+from serving import ask, body, serving
 
 from tts_server.config import ConfigError
 from tts_server.engines.fake import FakeEngine
@@ -109,6 +111,35 @@ def test_spans_go_to_a_collector(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len({span.trace_id for span in spans}) == 1
         about = {pair.key: pair.value.string_value for part in parts for pair in part.resource.attributes}
         assert about["service.name"] == "reasoning"
+
+
+def test_a_server_sends_its_last_spans_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    with collector() as (url, came):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
+        with served("--engine", "fake", "--prm", "none") as (server, process):
+            httpx.post(f"{server}/v1/chat/completions", json=body()).raise_for_status()
+            assert came == []
+        assert process.returncode == 0
+        names = [s.name for _, _, sent in came for p in sent.resource_spans for c in p.scope_spans for s in c.spans]
+        assert sorted(names) == ["POST /v1/chat/completions", "generate", "search single"]
+
+
+def test_a_collector_that_is_gone_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with collector() as (url, _):
+        pass
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.5")
+
+    async def main() -> None:
+        tracing = from_environment()
+        assert tracing
+        async with serving(FakeEngine(), tracing=tracing) as client:
+            (await ask(client)).raise_for_status()
+        async with asyncio.timeout(20):
+            await tracing.close()
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

@@ -7,23 +7,30 @@ from typing import Any
 
 import httpx
 import pytest
+from metered import value
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from prefixes import ByteFamily
 from pydantic import SecretStr
+from reward_server import RewardServer
 from searching import world
 from serving import ask, frames, serving, until
 from upstream import StandIn
 
 import strategies
-from prm import FakePRM, ProcessRewardModel
+from prm import FakePRM, FamilyPRM, ProcessRewardModel
+from prm.family import Classes
 from tts_server.config import Settings
 from tts_server.engines.base import ServedEngine
 from tts_server.engines.fake import FakeEngine, FakeRequest
 from tts_server.engines.openai_http import OpenAIEngine
 from tts_server.errors import UpstreamError
 from tts_server.otel.tracing import Tracing
+from tts_server.prms.remembered import Remembered
+from tts_server.prms.remote import RemoteReader
+from tts_server.upstream import Upstream
 
 SECRET = "marker-of-what-was-asked"
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -133,6 +140,27 @@ def test_the_caller_s_trace_goes_on_here_and_in_the_upstream() -> None:
         assert [place.split("-")[2] for place in told] == [one, two, two]
         assert {place.split("-")[1] for place in told} == {CALLER.split("-")[1]}
         assert set(stand_in.states) == {"vendor=1"}
+
+    asyncio.run(main())
+
+
+def test_a_reward_model_s_server_gets_the_trace_as_well() -> None:
+    async def main() -> None:
+        server = RewardServer()
+        async with server.serve() as url:
+            reader = RemoteReader(Upstream(url), "m", Classes(right=1))
+            await reader.start()
+            prm = FamilyPRM(ByteFamily(), Remembered(reader), "remote")
+            server.places.clear()
+            async with traced(FakeEngine(world()), [prm]) as (client, seen):
+                answer = await ask(client, tts={"strategy": "best_of_n", "n": 2})
+                assert answer.raise_for_status().json()["tts"]["usage"]["prm_calls"] == 1
+                await until(lambda: bool(seen.named("POST /v1/chat/completions")))
+                assert await value(client, "tts_upstream_up", upstream=url) == 1
+            await reader.close()
+        place = seen.one("score").context
+        assert place
+        assert {told.rpartition("-")[0] for told in server.places} == {f"00-{place.trace_id:032x}-{place.span_id:016x}"}
 
     asyncio.run(main())
 
