@@ -56,28 +56,16 @@ class ReplicatedEngine:
             OpenAIEngine(url, name=name, upstream_model=upstream_model, api_key=api_key, retries=0, **options)
             for url in urls
         ]
+        self.model = name or upstream_model or ""
+        self.max_model_len: int | None = None
+        self.continues = False
+        self.constrains = True
         self.upstreams = tuple(Replica(engine, Breaker(pause_s=check_s)) for engine in engines)
         origins = [replica.origin for replica in self.upstreams]
         if twice := [origin for origin in origins if origins.count(origin) > 1]:
             raise ValueError(f"The upstream {twice[0]} is given twice.")
         self._fleet = Fleet(self.upstreams, retries=retries, backoff_s=backoff_s, check_s=check_s)
         self._homes = Homes()
-
-    @property
-    def model(self) -> str:
-        return self._fleet.lead.model
-
-    @property
-    def max_model_len(self) -> int | None:
-        return self._fleet.lead.max_model_len
-
-    @property
-    def continues(self) -> bool:
-        return self._fleet.lead.continues
-
-    @property
-    def constrains(self) -> bool:
-        return self._fleet.lead.constrains
 
     @property
     def calls_itself(self) -> bool:
@@ -105,6 +93,8 @@ class ReplicatedEngine:
 
     async def start(self) -> None:
         await self._fleet.start()
+        lead = self._fleet.lead
+        self.model, self.max_model_len, self.continues = lead.model, lead.max_model_len, lead.continues
 
     async def close(self) -> None:
         await self._fleet.close()
