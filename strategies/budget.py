@@ -60,7 +60,7 @@ class BudgetSpent(Exception):
 class Spans(Protocol):
     """Sees a search and its calls from outside, and changes nothing."""
 
-    def search(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]: ...
+    def search(self, events: AsyncGenerator[Event, None], account: "Account") -> AsyncGenerator[Event, None]: ...
 
     def engine(self, engine: Engine) -> Engine: ...
 
@@ -157,7 +157,7 @@ class Account:
     def watched(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
         """The events of the search that this account pays for, seen by whoever watches it."""
         seen = self._seen(events)
-        return self.spans.search(seen) if self.spans else seen
+        return self.spans.search(seen, self) if self.spans else seen
 
     async def _seen(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
         recorder = self.recorder

@@ -118,7 +118,7 @@ def bill(scope: Scope, account: Account, strategy: str = "", trace_id: str = "")
     state = scope.setdefault("state", {})
     state.setdefault("accounts", []).append(account)
     if spans := state.get("spans"):
-        account.spans = spans(account, strategy, trace_id)
+        account.spans = spans(strategy, trace_id)
 
 
 def cost(scope: Scope) -> int:

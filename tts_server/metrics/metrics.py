@@ -93,7 +93,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""
-        return generate_latest(_Plain(self.registry))
+        return generate_latest(Plain(self.registry))
 
     def _ended(self, scope: Scope, began: float) -> None:
         state = scope.get("state", {})
@@ -141,7 +141,7 @@ def discarded(plan: Plan) -> int:
     return max(0, account.usage.completion_tokens - sum(returned.values()))
 
 
-class _Plain:
+class Plain:
     """A registry without the time at which each of its metrics was made, of which nobody makes anything."""
 
     def __init__(self, registry: CollectorRegistry) -> None:

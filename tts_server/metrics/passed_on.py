@@ -15,6 +15,7 @@ from typing import Protocol
 from prometheus_client import REGISTRY, generate_latest
 
 from tts_server.errors import APIError
+from tts_server.metrics.metrics import Plain
 from tts_server.upstream_errors import NoSuchPath
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class PassedOn:
 
 def of_process() -> bytes:
     """What libraries in this process tell, vLLM where its statistics are on, and the process itself."""
-    return generate_latest(REGISTRY)
+    return generate_latest(Plain(REGISTRY))
 
 
 def merged(own: bytes, told: Iterable[tuple[str, str]]) -> bytes:

@@ -1,10 +1,11 @@
 """The span of a request. It stands behind the keys: who has none begins no span and names no trace."""
 
+from functools import partial
+
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from strategies.budget import Account
 from tts_server.middleware import OPEN_PATHS
 from tts_server.otel.tracing import Spans, Tracing, above, failed, under
 
@@ -21,10 +22,7 @@ class Traced:
             return await self._app(scope, receive, send)
         span = self._begin(scope)
 
-        def spans(account: Account, strategy: str = "", trace_id: str = "") -> Spans:
-            return Spans(self._tracing, account, strategy, {"tts.trace_id": trace_id} if trace_id else None)
-
-        scope.setdefault("state", {})["spans"] = spans
+        scope.setdefault("state", {})["spans"] = partial(Spans, self._tracing)
         try:
             with under(span):
                 return await self._app(scope, receive, send)

@@ -78,24 +78,23 @@ def failed(span: Span, error: BaseException) -> None:
 
 
 class Spans:
-    """What a request's account has seen by spans.
+    """What an account has seen by spans.
 
     Args:
         tracing: makes them.
-        account: the request's.
-        strategy: what it runs.
-        about: what else is known of it.
+        strategy: what the account pays for.
+        trace_id: of the search's own record.
     """
 
-    def __init__(self, tracing: Tracing, account: Account, strategy: str = "", about: Attributes | None = None) -> None:
+    def __init__(self, tracing: Tracing, strategy: str, trace_id: str) -> None:
         self._tracing = tracing
-        self._account = account
         self._strategy = strategy
-        self._about = about or {}
+        self._trace_id = trace_id
 
-    async def search(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    async def search(self, events: AsyncGenerator[Event, None], account: Account) -> AsyncGenerator[Event, None]:
         """The events of the search, as they are."""
-        span = self._tracing.begin(f"search {self._strategy}", {"tts.strategy": self._strategy, **self._about})
+        about: Attributes = {"tts.strategy": self._strategy, "tts.trace_id": self._trace_id}
+        span = self._tracing.begin(f"search {self._strategy}", about)
         try:
             async with aclosing(events):
                 while True:
@@ -108,7 +107,7 @@ class Spans:
             failed(span, error)
             raise
         finally:
-            span.set_attributes(self._cost())
+            span.set_attributes(_cost(account))
             span.end()
 
     def engine(self, engine: Engine) -> Engine:
@@ -119,18 +118,19 @@ class Spans:
         """The reward model, with a span a call."""
         return _TracedPRM(prm, self._tracing)
 
-    def _cost(self) -> Attributes:
-        account, usage = self._account, self._account.usage
-        stopped = {"tts.stop_reason": account.stop_reason} if account.stop_reason else {}
-        return {
-            "gen_ai.usage.input_tokens": usage.engine_prompt_tokens,
-            "gen_ai.usage.output_tokens": usage.completion_tokens,
-            "tts.cached_prompt_tokens": usage.cached_prompt_tokens,
-            "tts.prm_tokens": usage.prm_tokens,
-            "tts.prm_calls": usage.prm_calls,
-            "tts.samples": usage.samples,
-            **stopped,
-        }
+
+def _cost(account: Account) -> Attributes:
+    usage = account.usage
+    stopped = {"tts.stop_reason": account.stop_reason} if account.stop_reason else {}
+    return {
+        "gen_ai.usage.input_tokens": usage.engine_prompt_tokens,
+        "gen_ai.usage.output_tokens": usage.completion_tokens,
+        "tts.cached_prompt_tokens": usage.cached_prompt_tokens,
+        "tts.prm_tokens": usage.prm_tokens,
+        "tts.prm_calls": usage.prm_calls,
+        "tts.samples": usage.samples,
+        **stopped,
+    }
 
 
 class _TracedEngine:
