@@ -82,13 +82,13 @@ class Drift:
     def ended(self, final: Final | None) -> None:
         """A search has ended; nothing is learned of one that decided nothing."""
         if final is not None and final.decision is not None:
-            self.decided(final.decision, final.confidence)
+            self.decided(final.decision)
 
-    def decided(self, decision: Mapping[str, Any], agreement: float | None) -> None:
-        """A way to search was chosen, and its answer has this share of the vote; see `tts.decision`."""
+    def decided(self, decision: Mapping[str, Any]) -> None:
+        """A way to search was chosen, and has come to an answer; see `tts.decision`."""
         self.decided_count += 1
         self.explored_count += bool(decision.get("explored"))
-        predicted = decision.get("predicted_accuracy")
+        predicted, agreement = decision.get("predicted_accuracy"), decision.get("agreement")
         if predicted is None:
             return
         pair = Pair(predicted, math.nan if agreement is None else agreement)

@@ -18,8 +18,8 @@ from tts_server.drift import (
 )
 
 
-def decision(predicted: float | None, *, explored: bool = False) -> dict[str, Any]:
-    return {"predicted_accuracy": predicted, "explored": explored}
+def decision(predicted: float | None, agreement: float | None = None, *, explored: bool = False) -> dict[str, Any]:
+    return {"predicted_accuracy": predicted, "agreement": agreement, "explored": explored}
 
 
 def observing(seed: int, answers: int, bias: float) -> Drift:
@@ -40,7 +40,7 @@ def test_nothing_is_known_at_first() -> None:
 def test_decisions_and_explorations_are_counted() -> None:
     drift = Drift()
     for place in range(40):
-        drift.decided(decision(0.5, explored=place % 10 == 0), 0.75)
+        drift.decided(decision(0.5, 0.75, explored=place % 10 == 0))
     seen = drift.snapshot()
     assert (seen.decided, seen.explored) == (40, 4)
     assert seen.agreement == pytest.approx(0.75)
@@ -51,7 +51,7 @@ def test_a_search_that_decides_nothing_tells_nothing() -> None:
     drift.ended(None)
     drift.ended(Final((candidate,), (0,), confidence=0.5))
     assert drift.snapshot().decided == 0
-    drift.ended(Final((candidate,), (0,), confidence=0.5, decision=decision(0.7)))
+    drift.ended(Final((candidate,), (0,), decision=decision(0.7, 0.5)))
     seen = drift.snapshot()
     assert (seen.decided, seen.agreement) == (1, 0.5)
 
@@ -102,7 +102,7 @@ def test_an_answer_of_which_nothing_was_predicted_tells_nothing(made: dict[str, 
 def test_another_population_rings() -> None:
     rng, drift = random.Random(3), Drift()
     for place in range(REFERENCE + 300):
-        drift.decided(decision(rng.betavariate(5, 2) if place < REFERENCE + 100 else rng.betavariate(1, 4)), None)
+        drift.decided(decision(rng.betavariate(5, 2) if place < REFERENCE + 100 else rng.betavariate(1, 4)))
     seen = drift.snapshot()
     assert seen.alarms == ("population",)
     assert seen.psi is not None
@@ -114,7 +114,7 @@ def test_the_same_population_does_not() -> None:
         rng, drift = random.Random(seed), Drift()
         for _ in range(REFERENCE + WINDOW):
             predicted = rng.betavariate(4, 2)
-            drift.decided(decision(predicted), min(1.0, predicted + 0.1 + rng.gauss(0, 0.1)))
+            drift.decided(decision(predicted, min(1.0, predicted + 0.1 + rng.gauss(0, 0.1))))
         assert not drift.snapshot().alarm
 
 
@@ -123,7 +123,7 @@ def test_votes_that_agree_less_ring_where_nobody_says_anything(said: int, alarms
     rng, drift = random.Random(5), Drift()
     for place in range(REFERENCE + 200):
         predicted = rng.uniform(0.4, 0.6)
-        drift.decided(decision(predicted), predicted + (0.2 if place < REFERENCE else -0.1))
+        drift.decided(decision(predicted, predicted + (0.2 if place < REFERENCE else -0.1)))
     for place in range(said):
         drift.observed(f"trace-{place}", decision(0.5), float(place % 2))
     assert drift.snapshot().alarms == alarms

@@ -13,6 +13,7 @@ from searching import world
 from serving import ask, serving
 
 from prm import FakePRM
+from strategies.policy import Cell, Pilot, Policy, Seconds, Tokens, write
 from tts_server.config import Settings
 from tts_server.engines.fake import FakeEngine
 from tts_server.traces.file import FILE
@@ -175,3 +176,34 @@ def test_it_goes_with_its_trace(tmp_path: Path) -> None:
         assert connection.execute("SELECT COUNT(*) FROM feedback").fetchone() == (1,)
         connection.execute("DELETE FROM traces")
         assert connection.execute("SELECT COUNT(*) FROM feedback").fetchone() == (0,)
+
+
+def test_it_is_held_against_what_was_predicted(tmp_path: Path) -> None:
+    none = Tokens(0, 0, 0)
+    cells = tuple(Cell(place, "stop", {}, 0.75, 0.7, 0.8, 50, none, none, Seconds(1, 1)) for place in range(3))
+    fitted = Policy(
+        model="fake",
+        prm=None,
+        prompt="",
+        created="2026-11-21",
+        source="a test",
+        pilot=Pilot(4),
+        difficulty=None,
+        edges=(0.1, 0.5),
+        cells=cells,
+    )
+    write(fitted, tmp_path / "policy.json")
+
+    async def main() -> str:
+        async with keeping(tmp_path, policy=tmp_path / "policy.json") as client:
+            for correct in (True, False):
+                answer = (await ask(client, tts={"strategy": "compute_optimal"})).raise_for_status().json()
+                assert answer["tts"]["decision"]["predicted_accuracy"] == 0.75
+                (await say(client, answer["tts"]["trace_id"], correct=correct)).raise_for_status()
+            (await say(client, await searched(client), correct=True)).raise_for_status()
+            return (await client.get("/metrics")).raise_for_status().text
+
+    shown = asyncio.run(main()).splitlines()
+    assert "tts_feedback_answers 2.0" in shown
+    assert "tts_predicted_accuracy 0.75" in shown
+    assert "tts_observed_accuracy 0.5" in shown
