@@ -23,7 +23,7 @@ class Breaker:
         *,
         failures: int = 3,
         pause_s: float = 5.0,
-        longest_pause_s: float = 60.0,
+        longest_pause_s: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limit = failures

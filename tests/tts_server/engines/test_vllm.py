@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import serving
 
+from prm import FakePRM
 from strategies.base import Chunk, Prompt, Sample, Sampling, TokenIds
 from tts_server.engines.vllm import VLLMEngine
 from tts_server.errors import APIError, ContextTooLong, EngineUnavailable, InvalidRequest
@@ -376,6 +378,42 @@ def test_the_engine_comes_back_from_death(served: Served) -> None:
 
     before = served.sample(CHAT, GREEDY).text
     assert served.run(main()) == before
+    assert len(children("EngineCore")) == 1
+
+
+def test_a_search_whose_engine_is_killed_has_one_answer_and_the_next_a_right_one(served: Served) -> None:
+    engine = served.engine
+    question = [{"role": "user", "content": "Name three colours of the rainbow, one a line."}]
+    greedy = {"model": "smol", "messages": question, "temperature": 0, "max_tokens": 24}
+    search = {"strategy": "beam_search", "n": 4, "beam_width": 2}
+
+    async def main() -> None:
+        async with serving(engine, [FakePRM()]) as client:
+            before = await client.post("/v1/chat/completions", json=greedy, timeout=120)
+            body = {"model": "smol", "messages": question, "tts": search}
+            asked = asyncio.create_task(client.post("/v1/chat/completions", json=body, timeout=120))
+            async with asyncio.timeout(60):
+                while not unfinished(engine):
+                    assert not asked.done()
+                    await asyncio.sleep(0.01)
+            restarts = engine.restarts
+            (core,) = children("EngineCore")
+            os.kill(core.pid, signal.SIGKILL)
+            answer = await asyncio.wait_for(asked, 20)
+            if answer.status_code == 200:
+                assert answer.json()["tts"]["stop_reason"] == "engine"
+            else:
+                assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")
+                assert int(answer.headers["retry-after"]) > 0
+            assert (await client.get("/health")).status_code in (200, 503)
+            async with asyncio.timeout(200):
+                while not engine.healthy:  # noqa: ASYNC110
+                    await asyncio.sleep(0.2)
+            after = await client.post("/v1/chat/completions", json=greedy, timeout=120)
+            assert after.json()["choices"] == before.json()["choices"]
+            assert engine.restarts == restarts + 1
+
+    served.run(main())
     assert len(children("EngineCore")) == 1
 
 
