@@ -64,13 +64,17 @@ make_base() {
 pip_settings() {
     python3 -m pip config list 2>/dev/null | python3 -c '
 import ast, sys
-print("[global]")
+found = {}
 for line in sys.stdin:
     key, _, value = line.strip().partition("=")
     section, _, name = key.rpartition(".")
-    if section in ("global", "install", ":env:"):
-        print(name, "=", " ".join(ast.literal_eval(value).split()))
-' || true
+    found[section, name] = " ".join(ast.literal_eval(value).split())
+print("[global]")
+# The later win.
+order = ("global", "install", ":env:")
+settings = {name: value for wins in order for (section, name), value in found.items() if section == wins}
+print("\n".join(f"{name} = {value}" for name, value in settings.items()))
+'
 }
 
 build() {
@@ -97,7 +101,7 @@ check_image() {
     say "runs as $(inside id), without gcc, g++, make and ld"
 }
 
-# serves NAME QUESTION FLAG… starts the image's command, waits for the image's own health check, asks, and ends it.
+# serves NAME FLAG… starts the image's command, waits for the image's own health check, asks, and ends it.
 serves() {
     local name=$1 port pid answer health status=0
     shift
@@ -128,7 +132,8 @@ print(told["model"], "answered", repr(told["choices"][0]["message"]["content"][:
     pid=$(inside cat /var/lib/tts-server/pid)
     kill -TERM "$pid"
     wait "$runner" || status=$?
-    say "$name: ended with status $status after SIGTERM"
+    [ "$status" = 0 ] || { tail -n 30 "$scratch/$name.log" >&2; die "$name: status $status after SIGTERM."; }
+    say "$name: ended with status 0 after SIGTERM"
 }
 
 served() {

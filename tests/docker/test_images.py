@@ -103,6 +103,8 @@ def test_no_build_tool_is_in_the_final_stage(stages: list[Stage]) -> None:
     copied = [shlex.split(line) for line in stages[-1].all("COPY")]
     assert all(words[0].startswith("--from=") for words in copied)
     assert {words[-1] for words in copied} <= {"/opt/tts-server", "/opt/triton"}
+    # vLLM's requirements bring one with them.
+    assert "pip uninstall --yes ninja" in " ".join(stages[0].all("RUN"))
 
 
 def test_the_caches_and_the_data_are_volumes_of_the_user(final: Stage) -> None:
