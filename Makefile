@@ -26,6 +26,8 @@ check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/hadolint docker/Dockerfile.*
+	$(BIN)/python requirements/audit.py
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 bench: .venv/.installed

@@ -40,12 +40,12 @@ cpu() {
 
 gpu() {
     say "vLLM, PyTorch for CUDA and this project: several GB"
-    pip install --editable '.[vllm,transformers,search,train,bench]'
+    pip install --editable '.[vllm,transformers,search,train,bench,otel]'
 }
 
 portable() {
     say "Transformers, PyTorch and this project: there is no vLLM for this platform"
-    pip install --editable '.[transformers,search,train,bench]'
+    pip install --editable '.[transformers,search,train,bench,otel]'
 }
 
 dev() {
