@@ -5,7 +5,7 @@ Knows which failures pass by themselves. Not which problems are asked, nor where
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -35,6 +35,8 @@ ATTEMPTS = 3
 """At a question that the server fails on."""
 FIRST_S, CAP_S = 0.5, 15.0
 """Pauses between attempts double from the one to the other."""
+FAILURES_IN_A_ROW = 5
+"""Problems that fail one after the other until the run stops: it is not the problems then."""
 CHECK_EVERY_S = 1.0
 """No server takes another's place faster than this without being missed."""
 
@@ -71,8 +73,19 @@ class Asker:
         self._tts = tts_of(settings, server)
         self._checked_at = time.monotonic()
 
-    async def ask(self, messages: Sequence[dict[str, str]]) -> Reply:
+    async def ask(
+        self,
+        messages: Sequence[dict[str, str]],
+        *,
+        tts: Mapping[str, Any] | None = None,
+        sampling: Mapping[str, Any] | None = None,
+    ) -> Reply:
         """The server's answer, after as many attempts as make sense.
+
+        Args:
+            messages: the question.
+            tts: what this request's `tts` has in place of the settings' own.
+            sampling: the same of its other fields.
 
         Raises:
             QuestionTooLong: there can be none.
@@ -84,7 +97,7 @@ class Asker:
             try:
                 if gone_at is not None or time.monotonic() - self._checked_at >= CHECK_EVERY_S:
                     await self._same_server()
-                return await self._once(messages)
+                return await self._once(messages, tts or {}, sampling or {})
             except TTSError as error:
                 why = f"{type(error).__name__}: {error}"
                 if passes(error):
@@ -110,21 +123,23 @@ class Asker:
         if changed := differences(self._server, server):
             raise RunError(f"another server answers at {self._url} now; before and now: {'; '.join(changed)}")
 
-    async def _once(self, messages: Sequence[dict[str, str]]) -> Reply:
+    async def _once(
+        self, messages: Sequence[dict[str, str]], tts: Mapping[str, Any], sampling: Mapping[str, Any]
+    ) -> Reply:
         settings, began = self._settings, time.perf_counter()
+        fields = {**settings.sampling, **sampling}
+        search = None if self._tts is None else {**self._tts, **tts}
         first: float | None = None
         result: ChatResult | None = None
         if settings.stream:
-            asked = self._client.stream(messages, model=settings.model, tts=self._tts, extra_body=settings.sampling)
+            asked = self._client.stream(messages, model=settings.model, tts=search, extra_body=fields)
             async with asked as events:
                 async for event in events:
                     if isinstance(event, Delta) and first is None:
                         first = time.perf_counter() - began
                     result = event.result if isinstance(event, Final) else None
         else:
-            result = await self._client.chat(
-                messages, model=settings.model, tts=self._tts, extra_body=settings.sampling
-            )
+            result = await self._client.chat(messages, model=settings.model, tts=search, extra_body=fields)
         latency_s = time.perf_counter() - began
         if result is None:
             raise RunError(f"{self._url} ended a stream without an answer")

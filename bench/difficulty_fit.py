@@ -98,8 +98,14 @@ def _logistic(names: Sequence[str], features: Floats, ability: Floats) -> Diffic
     model = _sklearn("linear_model").LogisticRegression(C=_STRENGTH, max_iter=1000)
     labels = np.repeat([1, 0], len(rows))
     model.fit(np.concatenate([standard, standard]), labels, sample_weight=np.concatenate([shares, 1 - shares]))
-    told = (tuple(map(float, column)) for column in (mean, scale, model.coef_[0]))
-    return DifficultyFit(tuple(names), *told, float(model.intercept_[0]), Isotonic((0.0, 1.0), (0.0, 1.0)))
+    return DifficultyFit(
+        tuple(names),
+        tuple(map(float, mean)),
+        tuple(map(float, scale)),
+        tuple(map(float, model.coef_[0])),
+        float(model.intercept_[0]),
+        Isotonic((0.0, 1.0), (0.0, 1.0)),
+    )
 
 
 def folds_of(problems: int, folds: int, seed: int = 0) -> list[NDArray[np.int64]]:

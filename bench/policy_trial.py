@@ -120,7 +120,7 @@ def spend(trials: Trials, menus: Sequence[Menu], bins: Bins, budgets: Floats) ->
 
 def picked(figures: Floats, arms: Bins) -> Floats:
     """Of each problem and draw, that of its arm."""
-    return np.take_along_axis(figures, arms[None], axis=0)[0]
+    return np.asarray(np.take_along_axis(figures, arms[None], axis=0)[0])
 
 
 def _spend(

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import httpx
 
-from bench.asking import Asker, QuestionFailed, QuestionTooLong, RunError, describe
+from bench.asking import FAILURES_IN_A_ROW, Asker, QuestionFailed, QuestionTooLong, RunError, describe
 from bench.grading import grade
 from bench.machine import machine, versions
 from bench.manifest import (
@@ -29,13 +29,13 @@ from bench.manifest import (
     write_manifest,
 )
 from bench.records import RECORDS, Record, RecordError, RecordWriter, read_records
+from bench.shared_run import PARTS, SharedRun
+from bench.shared_terms import POLICY, Terms
 from bench.tasks import Problem, PromptTemplate
+from strategies import policy as policies
 from tts_server.client import AsyncClient, TTSError
 
 log = logging.getLogger(__name__)
-
-FAILURES_IN_A_ROW = 5
-"""Problems that fail one after the other until the run stops: it is not the problems then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,8 @@ class Job:
     """Until one answer is there; of a stream, until its next bytes are."""
     patience_s: float = 300.0
     """How long a question waits for a server that went away."""
+    terms: Terms | None = None
+    """How the problems share a budget; None: each has its own."""
 
 
 class Show(Protocol):
@@ -123,10 +125,11 @@ def _opened(job: Job, settings: Settings, server: Server) -> Outcome:
     there = job.out / RECORDS
     done = read_records(job.out) if there.stat().st_size else []
     manifest = read_manifest(job.out)
-    if not done:
+    if not done and not (job.out / PARTS / RECORDS).exists():
         return Outcome(Manifest(settings, server, job.limit, len(job.problems), job.parameters), [])
     if not job.resume:
-        raise RunError(f"{job.out} holds {len(done)} records; go on with --resume, or give another --out")
+        held = f"{len(done)} records" if done else "the samples of a run that was not ended"
+        raise RunError(f"{job.out} holds {held}; go on with --resume, or give another --out")
     if manifest is None:
         raise RunError(f"{job.out} has records and no manifest that says how they came about; give another --out")
     changed = differences(manifest.settings, settings) + differences(manifest.server, server)
@@ -185,6 +188,9 @@ class _Run:
 
     async def go(self) -> None:
         with self._signals():
+            if self._job.terms:
+                await self._share(self._job.terms)
+                return
             try:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(self._job.settings.concurrency):
@@ -193,6 +199,37 @@ class _Run:
                 # The first stopped the others.
                 first = failures.exceptions[0]
                 raise first from first.__cause__
+
+    async def _share(self, terms: Terms) -> None:
+        """Spends one budget on all problems; their records come at the end, when nothing more is drawn."""
+        job, outcome = self._job, self._outcome
+        if terms.policy:
+            manifest = outcome.manifest
+            system = [turn["content"] for turn in manifest.settings.messages if turn["role"] == "system"]
+            if why := terms.policy.mismatch(manifest.settings.model, manifest.server.prm, "".join(system)):
+                raise RunError(f"--policy: {why}; fit one with tts-bench calibrate")
+            policies.write(terms.policy, job.out / POLICY)
+        shared = SharedRun(
+            terms,
+            job.problems,
+            outcome.records,
+            job.out,
+            self._asker,
+            job.prompt,
+            job.settings.sampling,
+            job.settings.concurrency,
+            self._show,
+        )
+        try:
+            await shared.draw(lambda: outcome.interrupted)
+        finally:
+            outcome.failed |= shared.failed
+        if outcome.interrupted:
+            return
+        for record in await shared.records():
+            self._writer.append(record)
+            outcome.records.append(record)
+            self._show.add(record)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -6,14 +6,14 @@ its pilot is paid on top.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.arms import Arm, Floats, Outcomes, Places, Trials, vote_arms
-from bench.pools import Answered, attempt_of, failed
+from bench.pools import Answered, Pool, attempt_of, failed
 from bench.records import Record, RecordError
 from bench.stored import Stored
 from prm import Aggregation
@@ -93,7 +93,8 @@ def _votes(pool: Stored, fewest: int, setting: Setting, scored: bool) -> list[Ar
         )
     sizes = [setting.pilot << i for i in range(fewest) if setting.pilot << i < fewest] + [fewest]
     arms = vote_arms(setting.pilot, setting.sizes or sizes, ["majority"])
-    for how in (setting.aggregations or [None]) if scored else []:
+    hows: Sequence[Aggregation | None] = setting.aggregations or [None]
+    for how in hows if scored else ():
         arms += vote_arms(setting.pilot, setting.sizes or sizes, setting.selectors, how)
     return arms
 
@@ -132,6 +133,11 @@ class _Pooled(NamedTuple):
         i = int(self.places[place])
         return attempt_of(self.record.samples[i], self.problem.keys[i], scored=self.scored)
 
+    def cost(self, spent: Floats, k: int, read: int) -> list[float]:
+        """Tokens, those of the reward model and seconds: of k samples, so many of them scored; `spent` adds up."""
+        tokens = float(spent[k - 1])
+        return [tokens, self.reading * read, self.pace * tokens]
+
 
 class _Play(NamedTuple):
     """One problem's draws."""
@@ -153,27 +159,40 @@ def _play(problem: _Pooled, arms: Sequence[Arm], setting: Setting) -> _Play:
         told.append(list(features([problem.attempt(place) for place in order[: setting.pilot]]).values()))
         ability[draw] = problem.correct[order[setting.pilot :]].mean()
         spent = problem.tokens[order].cumsum()
-        keys = [problem.problem.keys[i] for i in problem.places[order]]
-        agreed[draw] = _agrees(keys[: setting.pilot])
-
-        def cost(k: int, read: int, spent: Floats = spent) -> list[float]:
-            return [float(spent[k - 1]), problem.reading * read, problem.pace * float(spent[k - 1])]
-
-        def right(k: int, selector: Selector, how: Aggregation | None, order: Places = order) -> float:
-            candidates = [pools[how].candidates[i] for i in problem.places[order[:k]]]
-            voters = [problem.problem.keys[i] for i in problem.places[order[:k]]]
-            return float(problem.correct[order[vote(candidates, voters, selector).ranking[0]]])
-
+        votes = _Votes(problem, pools, order)
+        agreed[draw] = _agrees(votes.keys[: setting.pilot])
+        settled = _settled_at(votes.keys)
         for place, arm in enumerate(arms):
             n = arm.samples or problem.n
-            k = _settled_at(keys, n) if arm.alone_only else n
-            won = right(k, arm.selector, arm.aggregation)
-            alone[:, place, draw] = [won, *cost(k, k if arm.scored else 0)]
-            k = _stops_at(keys, n, setting.pilot, arm.selector)
+            k = min(settled, n) if arm.alone_only else n
+            won = votes.right(k, arm.selector, arm.aggregation)
+            alone[:, place, draw] = [won, *problem.cost(spent, k, k if arm.scored else 0)]
+            k = _stops_at(votes.keys, n, setting.pilot, arm.selector)
             read = 0 if agreed[draw] else k if arm.scored and k == n else setting.pilot
-            won = won if k == n and not agreed[draw] else right(k, "majority", None)
-            after[:, place, draw] = [won, *cost(k, read)]
+            won = won if k == n and not agreed[draw] else votes.right(k, "majority", None)
+            after[:, place, draw] = [won, *problem.cost(spent, k, read)]
     return _Play(np.array(told), ability, alone, after, agreed)
+
+
+class _Votes:
+    """Votes over the first samples of an order; each is taken once."""
+
+    def __init__(self, problem: _Pooled, pools: Mapping[Aggregation | None, Pool], order: Places) -> None:
+        self.keys = [problem.problem.keys[i] for i in problem.places[order]]
+        self._problem = problem
+        self._pools = pools
+        self._order = order
+        self._known: dict[tuple[int, Selector, Aggregation | None], float] = {}
+
+    def right(self, k: int, selector: Selector, aggregation: Aggregation | None) -> float:
+        """1 if the first k samples' vote is right."""
+        known = (k, selector, aggregation)
+        if known not in self._known:
+            places = self._problem.places[self._order[:k]]
+            candidates = [self._pools[aggregation].candidates[i] for i in places]
+            returned = vote(candidates, self.keys[:k], selector).ranking[0]
+            self._known[known] = float(self._problem.correct[self._order[returned]])
+        return self._known[known]
 
 
 def _agrees(pilot: Sequence[str | None]) -> bool:
@@ -181,9 +200,9 @@ def _agrees(pilot: Sequence[str | None]) -> bool:
     return is_unanimous(pilot, len(pilot)) and is_settled(pilot, SURE)
 
 
-def _settled_at(keys: Sequence[str | None], n: int) -> int:
-    """How many of n samples a vote takes that stops by itself."""
-    return next((k for k in range(1, n) if is_settled(keys[:k], SURE)), n)
+def _settled_at(keys: Sequence[str | None]) -> int:
+    """How many samples a vote takes that stops by itself; all if it never does."""
+    return next((k for k in range(1, len(keys)) if is_settled(keys[:k], SURE)), len(keys))
 
 
 def _stops_at(keys: Sequence[str | None], n: int, pilot: int, selector: Selector) -> int:

@@ -94,6 +94,10 @@ class SharedBudget:
             self._reserved += bought.increment.reserve
         return bought
 
+    def withdraw(self) -> None:
+        """Takes everything off offer again."""
+        self._offers.clear()
+
     def reserve(self, tokens: float) -> None:
         """Sets tokens aside for what is not bought by its gain, such as a pilot."""
         self._reserved += tokens

@@ -10,11 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from fastapi.routing import APIRoute
 from served import served
+from starlette.routing import Route
+
+from prm import FakePRM
+from tts_server.app import create_app
+from tts_server.config import Settings
+from tts_server.engines.fake import FakeEngine
 
 ROOT = Path(__file__).parents[1]
 PYTHON = os.environ.get("CLIENTS_PYTHON", str(ROOT / ".venv" / "clients" / "bin" / "python"))
+OWN_PAGES = ("/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc")
 OPENAI = ROOT / "tests" / "data" / "openai.json"
 CHECKS = [
     "not_a_server_error",
@@ -70,12 +79,42 @@ def statuses(events: Any) -> Iterator[int]:
             yield from statuses(event)
 
 
+def labels(events: Any) -> Iterator[str]:
+    """Of every operation that the events tell of."""
+    if isinstance(events, dict):
+        if isinstance(events.get("label"), str):
+            yield events["label"]
+        events = list(events.values())
+    if isinstance(events, list):
+        for event in events:
+            yield from labels(event)
+
+
+def operations(spec: Any) -> set[str]:
+    return {f"{method.upper()} {path}" for path, methods in spec["paths"].items() for method in methods}
+
+
+def test_every_route_is_in_the_schema() -> None:
+    app = create_app(FakeEngine(), [FakePRM()], Settings())
+    served = {
+        f"{method} {route.path_format}"
+        for route in app.routes
+        if isinstance(route, APIRoute) or (isinstance(route, Route) and route.path not in OWN_PAGES)
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    assert operations(app.openapi()) == served
+    families = ("/v1/chat", "/v1/completions", "/v1/responses", "/v1/files", "/v1/batches", "/v1/traces", "/v1/prm")
+    assert all(any(f" {family}" in operation for operation in served) for family in families)
+
+
 def test_every_answer_is_what_our_own_schema_says(url: str, tmp_path: Path) -> None:
     phases = ["--phases", "coverage,fuzzing", "-n", "8"]
     events = schemathesis(
         f"{url}/openapi.json", tmp_path, *phases, checks=[*CHECKS, "negative_data_rejection", "unsupported_method"]
     )
     assert {200, 400, 404} <= set(statuses(events))
+    spec = httpx.get(f"{url}/openapi.json").json()
+    assert operations(spec) <= set(labels(events))
 
 
 def test_what_openai_allows_is_answered_as_openai_answers(url: str, tmp_path: Path) -> None:

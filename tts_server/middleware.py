@@ -169,9 +169,8 @@ class BodyLimit:
         if media_type != wanted and not empty:
             error: APIError = InvalidRequest(f"The content type is {wanted}, got {media_type[:80]!r}.")
             return await error_response(error)(scope, receive, send)
-        too_large = RequestTooLarge(f"The body is over the limit of {limit} bytes.")
         if declared.isdigit() and int(declared) > limit:
-            return await error_response(too_large)(scope, receive, send)
+            return await error_response(_too_large(limit))(scope, receive, send)
         seen = 0
 
         async def counted() -> Message:
@@ -179,7 +178,11 @@ class BodyLimit:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > limit:
-                raise too_large
+                raise _too_large(limit)
             return message
 
         return await self._app(scope, counted, send)
+
+
+def _too_large(limit: int) -> RequestTooLarge:
+    return RequestTooLarge(f"The body is over the limit of {limit} bytes.")

@@ -1,13 +1,15 @@
 """Request of `/v1/completions` to a plan for each of its prompts."""
 
+import asyncio
 from dataclasses import dataclass, replace
 
 import strategies
 from strategies.base import Prompt, Sampling, Task, TokenIds
+from strategies.latency import now
 from tts_server.config import BudgetConfig
 from tts_server.engines.base import ServedEngine
-from tts_server.errors import ContextTooLong, InvalidRequest, UnsupportedParameter
-from tts_server.plan import Approach, Plan, approach_of
+from tts_server.errors import ContextTooLong, InvalidRequest, Timeout, UnsupportedParameter
+from tts_server.plan import Approach, Plan, approach_of, budget_of
 from tts_server.pool import pooled
 from tts_server.protocol_completions import CompletionRequest
 from tts_server.service import Service
@@ -41,13 +43,22 @@ async def plan_prompts(request: CompletionRequest, service: Service) -> list[Pro
     sampling = _sampling_of(request)
     limit = shared(service.settings.max_request, len(request.prompts))
 
+    began, deadline_s = now(), budget_of(approach.budget, limit).deadline_s
+
     async def planned(prompt: str | list[int]) -> PromptPlan:
         ids, text = await _read(prompt, request, engine)
         task = Task(Prompt(token_ids=ids, text=text), sampling, request.n or 1)
         begin = await engine.tokenizer.decode(ids[:1]) if sampling.prompt_logprobs is not None else ""
-        return PromptPlan(approach.plan(task, form, limit), text, ids, begin)
+        plan = approach.plan(task, form, limit)
+        # An upstream may take its time to tell the tokens, and the deadline counts from before.
+        plan.account.started = began
+        return PromptPlan(plan, text, ids, begin)
 
-    return await pooled(planned, request.prompts, _ENCODED_AT_ONCE)
+    try:
+        async with asyncio.timeout(deadline_s):
+            return await pooled(planned, request.prompts, _ENCODED_AT_ONCE)
+    except TimeoutError:
+        raise Timeout("The deadline came before the prompt's tokens were known.") from None
 
 
 def shared(limit: BudgetConfig, prompts: int) -> BudgetConfig:

@@ -23,6 +23,8 @@ from tts_server.service import Lifetime, Service
 from tts_server.traces.store import Traces
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GARBAGE = 20_000
+"""New objects after which Python looks for cycles among them."""
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -121,6 +123,8 @@ class _Server(uvicorn.Server):
             # What start-up made stays: to look through it again and again would hold every request up for long.
             gc.collect()
             gc.freeze()
+            # A request makes some hundred objects that live until it ends: looked through less often, they are gone.
+            gc.set_threshold(GARBAGE, 20, 20)
             self._on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
     async def on_tick(self, counter: int) -> bool:

@@ -18,7 +18,7 @@ LATE_S = 1.0
 """Behind its deadline, beyond which an answer is late."""
 PATIENCE_S = 30.0
 """Behind its deadline, after which a client gives up on an answer."""
-FAILURES = ("internal_error", "upstream_error", "engine_unavailable", "response.failed", "error")
+FAILURES = ("internal_error", "upstream_error", "engine_unavailable", "timeout", "response.failed", "error")
 """What a right request may be told where something fails."""
 _SLOW_READ, _SLOW_PAUSE_S = 256, 0.02
 

@@ -16,7 +16,8 @@ from serving import serving, until
 
 import strategies
 from bench.faults import parts
-from bench.faults.asks import LEAVES, asks, fine
+from bench.faults.answers import Answer
+from bench.faults.asks import LEAVES, TEXT, Ask, asks, fine
 from bench.faults.clients import Address, Outcome, make
 from bench.faults.inside import STEPS_S, FaultyPRM, stepping
 from bench.faults.kinds import FAULTS, PRM_FAULTS, Mark, PRMFault
@@ -106,6 +107,19 @@ def test_a_deadline_knows_no_wall_clock(step: float, tmp_path: Path, monkeypatch
     assert outcome.answer
     assert outcome.answer.status == 200
     assert outcome.seconds >= 0.5
+
+
+def test_a_text_whose_tokens_never_come_ends_at_its_deadline(tmp_path: Path) -> None:
+    async def main() -> Outcome:
+        async with before_faults(Settings(data_dir=tmp_path)) as served:
+            mark = Mark(1, "hang")
+            tts = {"strategy": "single", "budget": {"deadline_s": 0.3}}
+            body = {"model": "stand-in", "prompt": f"2 + 2? {mark}", "tts": tts}
+            return await make(Ask(1, TEXT, body, mark, 0.3), served.at)
+
+    outcome = asyncio.run(main())
+    assert outcome.problem is None
+    assert outcome.answer == Answer(504, "timeout")
 
 
 @pytest.mark.parametrize(

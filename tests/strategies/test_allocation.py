@@ -112,6 +112,14 @@ def test_what_is_too_large_now_is_bought_when_less_was_paid_than_reserved() -> N
     assert second.question == 1
 
 
+def test_what_is_withdrawn_is_not_bought() -> None:
+    budget = SharedBudget(10)
+    for question in (3, 1):
+        budget.offer(question, Increment(0.5, 5))
+    budget.withdraw()
+    assert budget.buy() is None
+
+
 @given(POINTS)
 def test_the_hull_is_above_every_point_and_concave(pairs: list[tuple[int, int]]) -> None:
     points = [Point(float(tokens), accuracy / 30) for tokens, accuracy in pairs]

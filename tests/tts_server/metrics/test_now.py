@@ -87,8 +87,8 @@ def test_a_policy_that_no_longer_fits_is_shown() -> None:
     assert "tts_calibration_error" not in shown()
     drift = Drift()
     for place in range(60):
-        decision = {"predicted_accuracy": 0.9, "explored": place < 6}
-        drift.decided(decision, 0.8)
+        decision = {"predicted_accuracy": 0.9, "agreement": 0.8, "explored": place < 6}
+        drift.decided(decision)
         drift.observed(f"trace-{place}", decision, 0.0)
     told = shown(drift=drift)
     assert told["tts_decisions_total"] == {("false",): 54, ("true",): 6}
