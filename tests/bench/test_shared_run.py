@@ -107,7 +107,8 @@ def test_the_budget_is_kept_and_goes_where_the_votes_differ(tmp_path: Path) -> N
     sums, show, tokens = Sums(), Watch(), 8 * 4 * SAMPLE + 250
     outcome = ran(job(tmp_path, tokens), sums, show)
     assert outcome.missing == 0
-    assert tokens - 2 * SAMPLE < spent(tmp_path) <= tokens
+    # A rest that can turn no vote any more is kept.
+    assert tokens - 6 * SAMPLE < spent(tmp_path) <= tokens
     records = {record.id: record for record in read_records(tmp_path)}
     assert list(records) == [problem.id for problem in PROBLEMS]
     assert all(sums.drawn[name] == len(record.samples) >= 4 for name, record in records.items())
