@@ -123,9 +123,10 @@ def test_an_engine_that_dies_is_started_again(server: tuple[str, Any], client: o
         os.kill(child.pid, signal.SIGKILL)
     with pytest.raises(openai.APIError, match="engine"):
         list(stream)
-    assert httpx.get(f"{url}/health").status_code == 503
+    assert httpx.get(f"{url}/ready").status_code == 503
+    assert httpx.get(f"{url}/health").status_code == 200
     for _ in range(TRIES):
-        if httpx.get(f"{url}/health").status_code == 200:
+        if httpx.get(f"{url}/ready").status_code == 200:
             break
         time.sleep(0.5)
     reply = client.chat.completions.create(

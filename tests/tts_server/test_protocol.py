@@ -200,7 +200,7 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
         {"tts": {"strategy": "self_refine"}, "response_format": {"type": "json_object"}},
         NOT,
         "response_format",
-        "these can: best_of_n, confidence, self_consistency, single",
+        "these can: best_of_n, compute_optimal, confidence, self_consistency, single",
     ),
     (
         {"add_generation_prompt": True, "continue_final_message": True},

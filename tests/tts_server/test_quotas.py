@@ -239,7 +239,9 @@ def test_a_request_costs_every_token_of_every_branch(stream: bool, tmp_path: Pat
     asyncio.run(main())
 
 
-FREE = {"/tokenize", "/detokenize", "/v1/files", "/v1/batches", "/v1/batches/{batch_id}/cancel"}
+FREE = {"/tokenize", "/detokenize", "/v1/files", "/v1/batches", "/v1/batches/{batch_id}/cancel"} | {
+    "/v1/traces/{id}/feedback"
+}
 PAIR = {"text_1": "1+1", "text_2": "2"}
 RANKED = {"query": "1+1", "documents": ["2"]}
 PAID: dict[str, Any] = {

@@ -410,7 +410,7 @@ def test_a_strategy_is_named_by_the_body_the_model_or_the_effort() -> None:
                 ({}, "single", 1),
                 ({"tts": {"strategy": "best_of_n", "n": 3}}, "best_of_n", 3),
                 ({"model": "fake@self_consistency", "tts": {"n": 2}}, "self_consistency", 2),
-                ({"reasoning": {"effort": "low", "summary": "auto"}}, "self_consistency", 4),
+                ({"reasoning": {"effort": "low", "summary": "auto"}}, "compute_optimal", 8),
                 ({"reasoning": {"effort": "none"}}, "single", 1),
                 ({"reasoning": None}, "single", 1),
             ):
