@@ -79,6 +79,8 @@ class Sampling:
     calling: Mapping[str, Any] | None = None
     """OpenAI's `tools`, `tool_choice` and `parallel_tool_calls`, for engines whose upstream parses calls itself. The
     others know the tools from the prompt's template, and a call that must be made from `structured`."""
+    special_tokens: bool = False
+    """Whether control tokens stand in the text, for engines whose models tell calls by them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from prm import ProcessRewardModel
 from tts_server import __version__
 from tts_server.admission import Admission
 from tts_server.batches import Batches
+from tts_server.call_formats import FORMATS
 from tts_server.config import DEFAULT_MODEL, ConfigError, Settings
 from tts_server.drain import Drain
 from tts_server.engines.base import ServedEngine
@@ -174,6 +175,11 @@ def build_engine(settings: Settings) -> ServedEngine:
         ConfigError: nothing here can generate.
     """
     kind = settings.engine if settings.engine != "auto" else choose_engine()
+    if kind != "vllm" and (parser := _foreign_parser(settings)):
+        raise ConfigError(
+            f"tool_parser: {parser!r} is not read here, which are {', '.join(FORMATS)}; parsers of vLLM's go with the "
+            f"engine vllm, and an upstream has its own; this engine is {kind}"
+        )
     if kind == "fake":
         from tts_server.engines.fake import FakeEngine  # noqa: PLC0415
 
@@ -192,10 +198,16 @@ def build_engine(settings: Settings) -> ServedEngine:
         from tts_server.engines.vllm import VLLMEngine  # noqa: PLC0415
 
         args = {**({"gpu_memory_utilization": SHARE} if _shares_gpu(settings) else {}), **settings.engine_args}
-        return VLLMEngine(path, name=name, max_model_len=settings.max_model_len, args=args)
+        parser = _foreign_parser(settings)
+        return VLLMEngine(path, name=name, max_model_len=settings.max_model_len, args=args, tool_parser=parser)
     from tts_server.engines.transformers import TransformersEngine  # noqa: PLC0415
 
     return TransformersEngine(path, name=name, max_model_len=settings.max_model_len, args=settings.engine_args)
+
+
+def _foreign_parser(settings: Settings) -> str | None:
+    """The name of a tool parser that is none of this server's own."""
+    return None if settings.tool_parser in ("auto", *FORMATS) else settings.tool_parser
 
 
 def _build_upstreams(settings: Settings) -> ServedEngine:

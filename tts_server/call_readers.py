@@ -5,16 +5,14 @@ One reader serves streams and whole texts, so both tell the same calls. What is 
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from strategies.thinking import overlap
 from tts_server.structured import ObjectEnd
 
 _LONGEST_HEAD = 256
 """Characters after which an object that calls no tool so far is content."""
-
-Format = Literal["hermes", "llama3_json"]
 
 
 class Piece(NamedTuple):
@@ -257,21 +255,3 @@ def calls_in(text: str, names: Sequence[str]) -> list[Call]:
             return []
         rest = rest[end:].lstrip(" \t\r\n;,")
     return calls
-
-
-FORMATS: Mapping[str, Callable[[Sequence[str]], Reader]] = {"hermes": Hermes, "llama3_json": Llama}
-"""The formats that are read here, by vLLM's names for them."""
-
-
-def is_broken(content: str, form: str) -> bool:
-    """Whether content is a call that could not be read."""
-    return Hermes.OPEN in content if form == "hermes" else content.lstrip().startswith(("{", Llama.TAG))
-
-
-def format_of(template: str) -> Format | None:
-    """The format in which a chat template shows calls to its model; None for one that is not read here."""
-    if "<function=" in template or "<arg_key>" in template:
-        return None  # they too stand in <tool_call>, and are no JSON
-    if "<tool_call>" in template:
-        return "hermes"
-    return "llama3_json" if Llama.TAG in template else None

@@ -150,8 +150,9 @@ class Settings(BaseSettings):
     the same model."""
     upstream_api_key: SecretStr | None = None
     """The key that goes to the upstreams, and nowhere else."""
-    tool_parser: Literal["auto", "hermes", "llama3_json"] = "auto"
-    """How the model writes calls of tools; `auto` looks at its chat template."""
+    tool_parser: str = "auto"
+    """How the model writes calls of tools: `hermes`, `llama3_json`, or with the engine `vllm` any name that vLLM has
+    for `--tool-call-parser`; `auto` looks at its chat template."""
     prm: str = "judge"
     """The reward models, the default first: `judge` (the policy itself), `fake`, `none`, or KIND:MODEL, where KIND may
     be left out if the model tells it; comma-separated if several."""

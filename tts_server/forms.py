@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from strategies.base import Chunk, Engine, Prompt, Reading, Sampling, TokenIds
 from strategies.thinking import split
-from tts_server.call_readers import Call, Piece, Plain, Reader, is_broken
+from tts_server.call_formats import HERMES, CallFormat
+from tts_server.call_readers import Call, Piece, Plain, Reader
 from tts_server.structured import Schema, canonical, parse
 from tts_server.tools import Tools, arguments_of
 
@@ -19,21 +20,21 @@ class Form:
         schema: of a JSON answer.
         tools: that it may or has to call; then there is no schema.
         parameters: the schema of each tool's arguments.
-        tool_format: how the model writes calls.
+        calls: how the model writes calls.
         constrained: whether the engine keeps a call that has to be made to `Tools.constraint`.
     """
 
     schema: Schema | None = None
     tools: Tools | None = None
     parameters: dict[str, Schema] | None = None
-    tool_format: str = "hermes"
+    calls: CallFormat = HERMES
     constrained: bool = True
 
     def reader(self) -> Reader:
         """Reads one answer as it grows."""
         if self.tools is None:
             return Plain()
-        reader = self.tools.reader(self.tool_format, constrained=self.constrained)
+        reader = self.tools.reader(self.calls, constrained=self.constrained)
         return reader if self.tools.parallel else _First(reader)
 
     def read(self, text: str) -> Reading | None:
@@ -53,7 +54,7 @@ class Form:
 
     def _calls(self, answer: str, tools: Tools) -> Reading | None:
         calls, content = gather(self.reader(), answer)
-        if not calls and (tools.choice != "auto" or is_broken(content, self.tool_format)):
+        if not calls and (tools.choice != "auto" or self.calls.is_broken(content)):
             return Reading(None, "it calls no tool")
         if not calls:
             return None

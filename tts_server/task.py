@@ -6,8 +6,8 @@ from typing import Any
 
 import strategies
 from strategies.base import Prompt, Sampling, Task
-from tts_server.call_readers import FORMATS
-from tts_server.engines.base import ServedEngine
+from tts_server.call_formats import FORMATS, HERMES, CallFormat
+from tts_server.engines.base import ReadsCalls, ServedEngine
 from tts_server.errors import UnsupportedParameter
 from tts_server.forms import Form
 from tts_server.protocol import ChatRequest, SampledRequest
@@ -97,18 +97,18 @@ def schema_of(response_format: Mapping[str, Any]) -> Schema:
 
 def form_of_calls(tools: Tools, service: Service) -> Form:
     """The form of an answer that may be, or has to be, a call."""
-    engine, configured = service.engine, service.settings.tool_parser
+    engine = service.engine
     must = tools.choice != "auto"
     if must and not (engine.constrains or engine.calls_itself):
         raise UnsupportedParameter(
             f"the engine of {engine.model!r} cannot make its model call a tool; let tool_choice be 'auto' or 'none'",
             param="tool_choice",
         )
-    known = engine.tool_format if configured == "auto" or engine.calls_itself else configured
+    known = calls_of(engine, service.settings.tool_parser)
     if known is None and not must:
         raise UnsupportedParameter(
             f"how {engine.model!r} writes calls of tools is not known here; start the server with the setting "
-            f"tool_parser: {', '.join(FORMATS)}",
+            f"tool_parser: {', '.join(FORMATS)}, or with the engine vllm a name of vLLM's parsers",
             param="tools",
         )
     places = enumerate(tools.tools)
@@ -118,7 +118,15 @@ def form_of_calls(tools: Tools, service: Service) -> Form:
         )
         for i, tool in places
     }
-    return Form(None, tools, schemas, known or "hermes", constrained=not engine.calls_itself)
+    return Form(None, tools, schemas, known or HERMES, constrained=not engine.calls_itself)
+
+
+def calls_of(engine: ServedEngine, configured: str) -> CallFormat | None:
+    """How the engine's model writes calls; None where nobody knows."""
+    if isinstance(engine, ReadsCalls) and engine.call_format:
+        return engine.call_format
+    name = engine.tool_format if configured == "auto" or engine.calls_itself else configured
+    return FORMATS[name] if name else None
 
 
 def task_of(request: ChatRequest, form: Form | None, engine: ServedEngine) -> Task:
@@ -138,6 +146,8 @@ def task_of(request: ChatRequest, form: Form | None, engine: ServedEngine) -> Ta
             logprobs=(request.top_logprobs or 0) if request.logprobs else None,
             structured=constraint(tools) if tools and not calling else format_of(request),
             calling=as_asked(calling) if calling else None,
+            # A call that is constrained is JSON, whatever the model's own way.
+            special_tokens=bool(form and tools and tools.choice == "auto" and form.calls.special_tokens),
         ),
         choices=request.n or 1,
     )

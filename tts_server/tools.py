@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tts_server.call_readers import FORMATS, Call, Listed, Named, Reader
+from tts_server.call_formats import CallFormat, Tool, names_of
+from tts_server.call_readers import Call, Listed, Named, Reader
 from tts_server.structured import parse
 
 
@@ -12,15 +13,14 @@ from tts_server.structured import parse
 class Tools:
     """The tools of one request and how they may be called."""
 
-    tools: tuple[Mapping[str, Any], ...]
-    """As OpenAI writes them."""
+    tools: tuple[Tool, ...]
     choice: Literal["auto", "required"] | Mapping[str, Any] = "auto"
     parallel: bool = True
     """Whether one answer may hold several calls."""
 
     @property
     def names(self) -> list[str]:
-        return [tool["function"]["name"] for tool in self.tools]
+        return names_of(self.tools)
 
     @property
     def named(self) -> str | None:
@@ -50,16 +50,16 @@ class Tools:
         listed = {"type": "array", "minItems": 1, **most, "items": items}
         return listed | ({"$defs": definitions} if definitions else {})
 
-    def reader(self, form: str, *, constrained: bool) -> Reader:
+    def reader(self, form: CallFormat, *, constrained: bool) -> Reader:
         """Reads one answer.
 
         Args:
-            form: how the model writes calls, a name of `FORMATS`.
+            form: how the model writes calls.
             constrained: whether one that had to call has the form that `constraint` gave it.
         """
         if constrained and self.named:
             return Named(self.named)
-        return Listed(self.names) if constrained and self.choice == "required" else FORMATS[form](self.names)
+        return Listed(self.names) if constrained and self.choice == "required" else form.reader(self.tools)
 
 
 def arguments_of(call: Call) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """The composition root: what is checked before anything starts."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,6 +47,24 @@ def test_the_fake_engine_is_named_and_bounded_as_configured() -> None:
     assert (engine.model, engine.max_model_len) == ("fake", 32768)
     engine = build_engine(Settings(engine="fake", served_name="other", max_model_len=99))
     assert (engine.model, engine.max_model_len) == ("other", 99)
+
+
+@pytest.mark.parametrize("engine", ["fake", "openai"])
+def test_a_tool_parser_of_another_engine_stops_the_start(engine: str) -> None:
+    settings = Settings.model_validate(
+        {"engine": engine, "upstream": ("http://127.0.0.1:9",), "tool_parser": "qwen3_coder"}
+    )
+    with pytest.raises(ConfigError, match=r"tool_parser: 'qwen3_coder' is not read here, which are hermes, llama3_js"):
+        build_engine(settings)
+
+
+def test_a_tool_parser_of_vllm_is_handed_to_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    for parser, given in [("qwen3_coder", "qwen3_coder"), ("auto", None), ("hermes", None)]:
+        seen: dict[str, Any] = {}
+        monkeypatch.setattr("tts_server.engines.vllm.VLLMEngine", lambda path, seen=seen, **given: seen.update(given))
+        build_engine(Settings(engine="vllm", model=str(tmp_path), tool_parser=parser))
+        assert seen["tool_parser"] == given
 
 
 def test_without_an_engine_the_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tts_server.call_readers import Hermes, Listed, Llama, Named, Piece, Reader, format_of, is_broken
+from tts_server.call_readers import Hermes, Listed, Llama, Named, Piece, Reader
 from tts_server.forms import gather
 from tts_server.tools import arguments_of
 
@@ -135,17 +135,3 @@ def test_llama_s_calls_are_whole_answers() -> None:
     assert gather(Llama(NAMES), "Hi there") == ([], "Hi there")
     assert gather(Llama(NAMES), '{"a": 1}') == ([], '{"a": 1}')
     assert [piece.content for piece in Llama(NAMES).push("Hi ")] == ["Hi "]
-
-
-def test_a_template_tells_the_format() -> None:
-    assert format_of("… <tool_call>\\n{name …") == "hermes"
-    assert format_of("<|python_tag|>") == "llama3_json"
-    assert format_of("<tool_call><function=name>") is None
-    assert format_of("nothing of it") is None
-
-
-def test_content_that_was_meant_as_a_call_is_told_apart() -> None:
-    assert is_broken("a <tool_call>{", "hermes")
-    assert not is_broken('{"a": 1}', "hermes")
-    assert is_broken(' {"a": 1}', "llama3_json")
-    assert not is_broken("a", "llama3_json")

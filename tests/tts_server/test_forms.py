@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from serving import ask, content, frames, serving
 
 from prm import FakePRM
 from strategies.base import Reading
+from tts_server.call_formats import Tool, names_of
+from tts_server.call_readers import Piece, Reader
 from tts_server.engines.fake import FakeEngine, FakeRequest
 from tts_server.forms import Form
 from tts_server.structured import Schema
@@ -317,6 +320,62 @@ class Unconstrained(FakeEngine):
 
 class Unread(FakeEngine):
     tool_format = None
+
+
+class Arrows:
+    """Reads `add -> {"x": 1}`, once a whole answer is there."""
+
+    special_tokens = True
+
+    def __init__(self, tools: Sequence[Tool] = ()) -> None:
+        self._names = names_of(tools)
+        self._text = ""
+
+    def reader(self, tools: Sequence[Tool]) -> Reader:
+        return Arrows(tools)
+
+    def is_broken(self, content: str) -> bool:
+        return "->" in content
+
+    def push(self, text: str) -> Iterator[Piece]:
+        self._text += text
+        return iter(())
+
+    def end(self) -> Iterator[Piece]:
+        name, _, arguments = self._text.partition(" -> ")
+        yield Piece(call=0, name=name, arguments=arguments) if name in self._names else Piece(self._text)
+
+
+class Foreign(FakeEngine):
+    """An engine that has a format of its own."""
+
+    call_format = Arrows()
+
+
+def test_a_format_of_the_engines_own_is_read_and_asked_for_with_its_control_tokens() -> None:
+    texts = ['add -> {"x": 1}', 'nobody -> {"x": 2}', 'nobody -> {"x": 2}', "In words.", 'add -> {"x":1}', "add -> {"]
+    asked: list[FakeRequest] = []
+
+    def say(request: FakeRequest) -> str:
+        asked.append(request)
+        return texts[request.index]
+
+    async def main() -> None:
+        plain, _ = await both(Foreign(say), **TOOLS, **search("self_consistency", 6))
+        assert plain["choices"][0]["message"]["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"x": 1}'}
+        assert plain["choices"][0]["finish_reason"] == "tool_calls"
+        made = '[{"arguments":{"x":1},"name":"add"}]'
+        assert [c["answer"] for c in plain["tts"]["candidates"]][:3] == [made, None, None]
+        assert [c["answer"] for c in plain["tts"]["candidates"]][4:] == [made, None]
+        assert {request.sampling.special_tokens for request in asked} == {True}
+        asked.clear()
+        forced = {"tool_choice": {"type": "function", "function": {"name": "add"}}}
+        texts[0] = '{"x": 3}'
+        plain, _ = await both(Foreign(say), **TOOLS, **forced)
+        assert plain["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"] == '{"x": 3}'
+        assert {request.sampling.special_tokens for request in asked} == {False}
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

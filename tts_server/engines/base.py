@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from strategies.base import Chunk, Engine, Prompt, Sampling, TokenIds
+from tts_server.call_formats import CallFormat
 
 
 class Tokenizer(Protocol):
@@ -67,6 +68,16 @@ class Restarted(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsCalls(Protocol):
+    """An engine that may know how its model writes calls of tools, where that is not known here."""
+
+    @property
+    def call_format(self) -> CallFormat | None:
+        """None where it was told no parser of its own."""
+        ...
+
+
 class ServedEngine(Engine, Protocol):
     """An engine with a lifetime, and what the server has to know of its model."""
 
@@ -77,7 +88,7 @@ class ServedEngine(Engine, Protocol):
 
     @property
     def tool_format(self) -> str | None:
-        """How its model writes calls of tools, a name of `call_readers.FORMATS`; None where that is not known."""
+        """How its model writes calls of tools, a name of `call_formats.FORMATS`; None where that is not known."""
         ...
 
     @property

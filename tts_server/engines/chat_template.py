@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from strategies.base import Message, Prompt, TokenIds, text_of
 from strategies.thinking import CLOSE, OPEN
-from tts_server.call_readers import Format, format_of
+from tts_server.call_formats import Name, format_of
 from tts_server.errors import InvalidRequest, UnsupportedParameter
 
 _VARIABLES = {"tools", "documents", "add_generation_prompt", "continue_final_message"}
@@ -38,7 +38,7 @@ class ChatTemplate:
         self._control = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
         source = str(tokenizer.chat_template or "")
         self._knows_tools = "tools" in source
-        self.tool_format: Format | None = format_of(source)
+        self.tool_format: Name | None = format_of(source)
         """How the template shows calls of tools to the model."""
         self.thinks = OPEN in source
         """Whether it may open a thought for the model."""

@@ -24,6 +24,7 @@ from tts_server.engines.restarts import Restarts
 from tts_server.engines.tokenizer import LocalTokenizer
 from tts_server.engines.vllm_call import Call
 from tts_server.engines.vllm_lora import AdaptedEngine, LoRA, read_lora
+from tts_server.engines.vllm_tools import VLLMFormat, check_name
 from tts_server.errors import ContextTooLong, EngineUnavailable, InvalidRequest
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class VLLMEngine:
         name: str,
         max_model_len: int | None = None,
         args: Mapping[str, Any] | None = None,
+        tool_parser: str | None = None,
     ) -> None:
         """Loads nothing yet.
 
@@ -60,11 +62,14 @@ class VLLMEngine:
             name: What clients call the model.
             max_model_len: Tokens of prompt and completion together; None is what the model and the memory allow.
             args: Further arguments of vLLM's AsyncEngineArgs; they win over this server's own.
+            tool_parser: The one of vLLM's that reads the model's calls of tools, if they are not read here.
         """
         self.model = name
         self.max_model_len = max_model_len
         self.path = model_path
+        self.call_format: VLLMFormat | None = None
         self._args = dict(args or {})
+        self._tool_parser = tool_parser
         self._loras: list[LoRA] = []
         self._llm: Any = None
         self._processes: list[Any] = []
@@ -124,9 +129,13 @@ class VLLMEngine:
         """Loads the model and keeps watch over the engine.
 
         Raises:
-            EngineUnavailable: vLLM is not installed, or cannot load the model.
+            EngineUnavailable: vLLM is not installed, or cannot load the model, or has no such tool parser.
         """
+        if self._tool_parser:
+            await asyncio.to_thread(check_name, self._tool_parser)
         self._llm = llm = await self._launch()
+        if self._tool_parser:
+            self.call_format = VLLMFormat(self._tool_parser, llm.get_tokenizer())
         self._template = ChatTemplate(copy.deepcopy(llm.get_tokenizer()))
         self._tokenizer = LocalTokenizer(llm.get_tokenizer())
         self._defaults = llm.model_config.get_diff_sampling_param()

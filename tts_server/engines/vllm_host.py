@@ -7,6 +7,7 @@ sets, in the environment or in the configuration, always wins.
 import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,17 @@ def splits_seeded_prefills(scheduler: Any) -> bool:
     return bool(split and current_platform.is_cpu())
 
 
+@contextlib.contextmanager
+def installed() -> Iterator[None]:
+    """Raises EngineUnavailable for an import of vLLM that fails inside of it."""
+    try:
+        yield
+    except ImportError as error:
+        raise EngineUnavailable(
+            "vLLM is not installed; with a GPU install the extra tts-server[vllm], without one run `make install`."
+        ) from error
+
+
 def build(model_path: str, max_model_len: int | None, extra: dict[str, Any]) -> Any:
     """Starts an AsyncLLM; takes half a minute or more.
 
@@ -109,14 +121,10 @@ def build(model_path: str, max_model_len: int | None, extra: dict[str, Any]) -> 
     """
     prepare_environment()
     check_source(model_path)
-    try:
+    with installed():
         import vllm  # noqa: PLC0415
         from vllm.platforms import current_platform  # noqa: PLC0415
         from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415
-    except ImportError as error:
-        raise EngineUnavailable(
-            "vLLM is not installed; with a GPU install the extra tts-server[vllm], without one run `make install`."
-        ) from error
     _tell_version(vllm.__version__)
     arguments = {}
     if current_platform.is_cpu():

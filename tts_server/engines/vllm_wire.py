@@ -51,6 +51,7 @@ def sampling_params(sampling: Sampling, defaults: Mapping[str, Any], room: int) 
             prompt_logprobs=sampling.prompt_logprobs,
             logprob_token_ids=labels,
             structured_outputs=_structured(sampling.structured),
+            skip_special_tokens=not sampling.special_tokens,
             output_kind=RequestOutputKind.DELTA,
         )
     except client_errors() as error:
