@@ -16,7 +16,9 @@ from typing import Annotated, NamedTuple
 import typer
 from rich.console import Console
 
+import strategies
 from bench.difficulty_fit import FOLDS, calibration_error
+from bench.manifest import Manifest
 from bench.policy_fit import EDGES, Fitted, Origin, fitted, policy_of
 from bench.policy_report import report_of, write_report
 from bench.policy_trial import HeldOut, held_out
@@ -101,6 +103,8 @@ def calibrated(
         ValueError: there are too few problems for so many folds.
     """
     pool, searches = sorted_out(runs, setting.pilot)
+    for search in searches:
+        _refuse_unlike(search, pool)
     made = trials(pool, searches, setting)
     held = held_out(made, edges, folds=folds, seed=setting.seed)
     whole = fitted(made, edges, folds=folds, seed=setting.seed)
@@ -127,6 +131,24 @@ def sorted_out(runs: Sequence[Stored], pilot: int) -> tuple[Stored, list[Stored]
             f"one run is to be a pool, with more than {pilot} independent samples a problem; such are: {named}"
         )
     return pools[0], [run for run in runs if run is not pools[0]]
+
+
+def _refuse_unlike(search: Stored, pool: Stored) -> None:
+    """A policy is of one model, one prompt and one reward model: a search with others says nothing of it."""
+    if search.manifest is None or pool.manifest is None:
+        return
+    own, wanted = _facts(search, search.manifest), _facts(pool, pool.manifest)
+    if not strategies.get(search.manifest.settings.strategy or "single").scored:
+        del own["reward model"]
+    for name, value in own.items():
+        if value != wanted[name]:
+            raise RecordError(
+                f"{search.path}: its {name} is {value or 'none'!r}, the pool's {wanted[name] or 'none'!r}"
+            )
+
+
+def _facts(run: Stored, manifest: Manifest) -> dict[str, str | None]:
+    return {"model": manifest.settings.model, "system prompt": _prompt(run), "reward model": _prm(run)}
 
 
 def _model(pool: Stored, given: str | None) -> str:

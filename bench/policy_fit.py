@@ -42,6 +42,8 @@ class Fitted:
     cells: tuple[tuple[ArmCell, ...], ...]
     """By bin; only those on the concave hull of accuracy over cost, by rising cost. The first is the pilot's vote, or
     another that costs no more."""
+    agreed: float | None
+    """Accuracy of the pilots that agree; None where none does."""
 
 
 def fitted(trials: Trials, edges: Sequence[float] = EDGES, *, folds: int = FOLDS, seed: int = 0) -> Fitted:
@@ -53,7 +55,8 @@ def fitted(trials: Trials, edges: Sequence[float] = EDGES, *, folds: int = FOLDS
     """
     model = fit(trials.names, trials.features, trials.ability, folds=folds, seed=seed)
     cells = cells_of(trials, bins_of(model(trials.features), edges), len(edges) + 1)
-    return Fitted(trials.arms, tuple(edges), model, cells)
+    right = trials.after.right[0][trials.agreed]
+    return Fitted(trials.arms, tuple(edges), model, cells, float(right.mean()) if right.size else None)
 
 
 class Origin(NamedTuple):
@@ -85,6 +88,7 @@ def policy_of(found: Fitted, origin: Origin, ece: float, problems: int) -> Polic
         difficulty=found.difficulty.model(ece, problems),
         edges=found.edges,
         cells=tuple(cell for menu in found.cells for _, cell in menu),
+        agreed=found.agreed,
     )
 
 

@@ -19,11 +19,14 @@ from bench.stored import Stored
 from prm import Aggregation
 from strategies.base import Selector
 from strategies.difficulty import FEATURES, Attempt, features
+from strategies.policy import PROMPT_OPTIONS
 from strategies.self_consistency import is_settled, is_unanimous
 from strategies.voting import vote
 
 PILOT = 4
 """Samples of a pilot: a vote is not settled at 95 % before four agree (2305.11860)."""
+OF_REQUESTS = ("prm", "budget", *PROMPT_OPTIONS)
+"""In `tts` beside the strategy's own options."""
 SURE = 0.95
 """Where a vote that stops by itself stops: the strategy's default."""
 
@@ -238,8 +241,12 @@ def _searched(search: Stored, names: Sequence[str]) -> _Searched:
     if lacking := [name for name in names if name not in records]:
         raise RecordError(f"{search.path}: {len(lacking)} problems of the pool are not in it, such as {lacking[0]!r}")
     settings = search.manifest.settings
+    if settings.options.get("budget"):
+        raise RecordError(f"{search.path}: its requests had a budget of their own, which no arm has")
+    # What is the request's is the pool's too.
+    options = {name: value for name, value in settings.options.items() if name not in OF_REQUESTS}
     figures = np.array([_figures(records[name]) for name in names]).T
-    return _Searched(Arm(str(settings.strategy), dict(settings.options)), figures)
+    return _Searched(Arm(str(settings.strategy), options), figures)
 
 
 def _figures(record: Record) -> list[float]:

@@ -255,9 +255,16 @@ class Allocation:
         here = self._bin(self._estimate) if self._estimate else None
         told = {"policy": "fitted" if self._policy else "prior", "policy_note": self._note}
         cell = self._choice.cell or self._stop(here)
+        pilot, predicted = Pilot(self._seen.pilot, self._of_pilot), self._predicted(cell, reason)
         return told | decision(
-            Pilot(self._seen.pilot, self._of_pilot), self._estimate, here, cell, final, reason, self._choice.explored
+            pilot, self._estimate, here, cell, predicted, final, reason, explored=self._choice.explored
         )
+
+    def _predicted(self, cell: Cell | None, reason: Reason) -> float | None:
+        """The accuracy that the table predicts; what was not measured predicts nothing."""
+        if reason == "unanimous":
+            return self._policy.agreed if self._policy else None
+        return cell.accuracy if cell and cell.problems else None
 
 
 def _mismatch(account: Account, task: Task, engine: Engine, prm: ProcessRewardModel | None) -> str | None:

@@ -91,11 +91,11 @@ class Arms:
         return n * drawn.steps if strategies.get(cell.strategy).continues else n
 
     def _seconds(self, cell: Cell, drawn: Drawn) -> float:
-        """By how much slower than the table's the pilot was, the rest will be."""
+        """By how much slower or faster than the table's the pilot was, the rest will be."""
         if self.stop_wall_s is None:
             return cell.wall_s.p95
-        slower = max(1.0, drawn.pilot_wall_s / self.stop_wall_s) if self.stop_wall_s else 1.0
-        rest = max(0.0, cell.wall_s.p95 - self.stop_wall_s) * slower
+        pace = drawn.pilot_wall_s / self.stop_wall_s if self.stop_wall_s else 1.0
+        rest = max(0.0, cell.wall_s.p95 - self.stop_wall_s) * pace
         planned = int(cell.options.get("n", 0)) - drawn.pilot
         if cell.strategy in VOTES and planned > 0:
             rest *= missing(cell, drawn) / planned

@@ -51,8 +51,10 @@ def decision(
     known: Estimate | None,
     here: int | None,
     cell: Cell | None,
+    predicted: float | None,
     final: Final,
     reason: Reason,
+    *,
     explored: bool,
 ) -> dict[str, Any]:
     """The decision as JSON, without anything that a client or a model wrote.
@@ -62,6 +64,7 @@ def decision(
         known: how hard the question was found last; None where nothing was drawn.
         here: the bin that this is.
         cell: what was chosen; None: nothing that the table knows.
+        predicted: how accurate such answers are; None where that was not measured.
         final: the search's end.
         reason: why it ended.
         explored: whether the arm was drawn at random.
@@ -79,8 +82,7 @@ def decision(
         "bin": here,
         "chosen": cell.strategy if cell else STOP,
         "options": dict(cell.options) if cell else {},
-        # What was not measured predicts nothing.
-        "predicted_accuracy": cell.accuracy if cell and cell.problems else None,
+        "predicted_accuracy": predicted,
         "predicted_tokens": round(cell.tokens.mean, 1) if cell else None,
         "agreement": agreement(final),
         "explored": explored,

@@ -104,6 +104,9 @@ class Policy:
     edges: tuple[Annotated[float, Field(gt=0, lt=1)], ...]
     """Of P(one sample is right), rising; bin i is from edge i - 1 up to, but not, edge i."""
     cells: Annotated[tuple[Cell, ...], Field(min_length=1)]
+    """Of questions whose pilots do not agree: only for those an arm is chosen."""
+    agreed: Share | None
+    """Accuracy of the pilots that agree, which are the answer; None: there were none."""
 
     def bin_of(self, p: float) -> int:
         """The bin of a question of which one sample is right with the chance p."""

@@ -203,6 +203,42 @@ def test_a_search_that_lacks_problems_is_refused(tmp_path: Path) -> None:
     assert "2 problems of the pool are not in it, such as '6'" in " ".join(done.output.split())
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"model": "other"}, "its model is 'other', the pool's 'm'"),
+        (
+            {"messages": ({"role": "user", "content": "{question}"},)},
+            "its system prompt is 'none', the pool's 'Think.'",
+        ),
+        ({"options": {"n": 4, "prm": "other"}}, "its reward model is 'other', the pool's 'judge'"),
+        ({"options": {"n": 4, "budget": {"max_tokens": 9}}}, "its requests had a budget of their own"),
+    ],
+)
+def test_a_search_of_something_else_is_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    records = [{**problem(str(i), ["1"]), "correct": True} for i in range(8)]
+    beam = run(tmp_path / "beam", records, "beam_search", **changed)
+    done = calibrate(run(tmp_path / "pool", problems(8)), beam, "--out", tmp_path / "p.json")
+    assert done.exit_code == 1
+    assert message in " ".join(done.output.split())
+
+
+def test_revisions_are_an_arm_beside_votes(tmp_path: Path) -> None:
+    """What is the request's, such as its prompt, is none of the arm's options."""
+    prompt = {"system_prompt": "boxed", "prm": "judge"}
+    records = [{**problem(str(i), ["1"]), "correct": True, "usage": {"completion_tokens": 90}} for i in range(24)]
+    refined = run(tmp_path / "refine", records, "self_refine", options={"n": 2, "revisions": 1, **prompt})
+    pool = run(tmp_path / "pool", problems(24), options={"n": 8, **prompt})
+    done = calibrate(pool, refined, "--out", tmp_path / "p.json", "--draws", 4)
+    assert done.exit_code == 0, done.output
+    policy = policies.read(tmp_path / "p.json")
+    assert policy.prompt == "boxed"
+    arms = {cell.strategy: cell.options for cell in policy.cells}
+    assert arms["self_refine"] == {"n": 2, "revisions": 1}
+    assert policy.agreed is not None
+    assert 0.5 < policy.agreed <= 1
+
+
 def test_samples_from_elsewhere_need_the_model_s_name(tmp_path: Path) -> None:
     file = tmp_path / "samples.jsonl"
     file.write_text("".join(json.dumps(p) + "\n" for p in problems(12)))

@@ -223,7 +223,13 @@ def policy(**fields: Any) -> Policy:
         cell(1, "best_of_n", 0.95, n=8, selector="best"),
     )
     given: dict[str, Any] = {"model": "fake", "prm": None, "prompt": system, "pilot": Pilot(4), "cells": cells}
-    given |= {"created": "2026-01-01T00:00:00", "source": "made up", "difficulty": None, "edges": (0.5,)}
+    given |= {
+        "created": "2026-01-01T00:00:00",
+        "source": "made up",
+        "difficulty": None,
+        "edges": (0.5,),
+        "agreed": None,
+    }
     return Policy(**{**given, **fields})
 
 

@@ -90,10 +90,13 @@ def test_an_arm_fits_if_its_dearest_runs_do(budget: Budget, given: Cell, fits: b
     assert arms(budget=budget).fits(given, DRAWN) == fits
 
 
-def test_a_pilot_that_took_twice_as_long_makes_the_rest_twice_as_long() -> None:
+def test_a_pilot_that_took_twice_or_half_as_long_makes_the_rest_so_too() -> None:
     limited = arms(budget=Budget(deadline_s=60))
     assert limited.fits(cell("beam_search", wall_s=41), DRAWN)
     assert not limited.fits(cell("beam_search", wall_s=41), replace(DRAWN, pilot_wall_s=2.0))
+    # A table from slower machines does not keep a faster one from its searches.
+    assert not limited.fits(cell("beam_search", wall_s=81), DRAWN)
+    assert limited.fits(cell("beam_search", wall_s=81), replace(DRAWN, pilot_wall_s=0.5))
     # Where the table does not say what a pilot takes, an arm takes all that it says.
     assert not arms(budget=Budget(deadline_s=40), stop_wall_s=None).fits(cell("beam_search", wall_s=41), DRAWN)
 

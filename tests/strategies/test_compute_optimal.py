@@ -94,6 +94,7 @@ def fitted(*cells: Cell, **changed: Any) -> Policy:
         "pilot": Pilot(4),
         "difficulty": None,
         "edges": (0.1, 0.5),
+        "agreed": None,
         "cells": tuple(replace(c, bin=place) for place in range(3) for c in cells),
     }
     return Policy(**{**fields, **changed})
@@ -275,11 +276,20 @@ CHEAP, DEAR = cell(0, "self_consistency", 0.5, 100, 2.0, n=4), cell(0, "self_con
     ids=str,
 )
 def test_the_surest_arm_that_fits_is_taken(budget: Budget, options: dict[str, Any], n: int) -> None:
-    done = run(Watched(saying(*SPLIT)), policy=fitted(STOP, CHEAP, DEAR), budget=budget, **options)
+    done = run(Watched(saying(*SPLIT)), policy=fitted(CHEAP, DEAR), budget=budget, **options)
     told = decision(done)
     assert (told["policy"], told["chosen"], told["options"]) == ("fitted", "self_consistency", {"n": n})
     assert told["predicted_accuracy"] == (0.7 if n == 6 else 0.5)
     assert done.account.usage.samples == n
+
+
+def test_of_a_pilot_that_agrees_the_table_predicts_what_such_pilots_reach() -> None:
+    for agreed in (0.97, None):
+        told = decision(run(Watched(saying(7)), policy=fitted(STOP, CHEAP, agreed=agreed)))
+        assert (told["stop_reason"], told["chosen"]) == ("unanimous", "stop")
+        # Not that of `stop`, which is of pilots that do not agree.
+        assert told["predicted_accuracy"] == agreed
+    assert decision(run(Watched(saying(*SPLIT)), policy=fitted(STOP, agreed=0.97)))["predicted_accuracy"] == 0.2
 
 
 def test_on_a_slow_day_a_deadline_rules_out_more() -> None:

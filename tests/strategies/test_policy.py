@@ -39,6 +39,7 @@ POLICY = Policy(
     pilot=Pilot(4),
     difficulty=Difficulty(("share",), (0.5,), (0.25,), (1.0,), 0.0, Isotonic((0.0, 1.0), (0.1, 0.9)), 0.03, 80),
     edges=(0.1, 0.5),
+    agreed=0.9,
     cells=(cell(0, "stop", 0.0, 100.0), cell(2, "self_consistency", 0.8, 400.0, n=16)),
 )
 WHOLE: dict[str, Any] = json.loads(json.dumps(asdict(POLICY)))

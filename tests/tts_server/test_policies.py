@@ -34,6 +34,7 @@ def policy(**changed: Any) -> Policy:
         "pilot": Pilot(4),
         "difficulty": None,
         "edges": (0.1, 0.5),
+        "agreed": None,
         "cells": cells,
     }
     return Policy(**{**fields, **changed})

@@ -190,6 +190,7 @@ def test_it_is_held_against_what_was_predicted(tmp_path: Path) -> None:
         pilot=Pilot(4),
         difficulty=None,
         edges=(0.1, 0.5),
+        agreed=None,
         cells=cells,
     )
     write(fitted, tmp_path / "policy.json")
