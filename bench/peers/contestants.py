@@ -105,7 +105,13 @@ PEERS = (
         Work(CHAT, b"boxed{4}"),
         Work({**CHAT, "n": EIGHT}, _CHOICES),
         ready="/health/liveliness",
-        env={"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False", "NO_DOCS": "True"},
+        env={
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_TELEMETRY": "False",
+            "NO_DOCS": "True",
+            # Without keys it starts only if told so; ours has none here either.
+            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+        },
     ),
 )
 
