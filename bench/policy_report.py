@@ -1,6 +1,5 @@
 """The report of a calibration: how well difficulty is told, what the policy holds, how it does on unseen problems."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,17 @@ from bench.difficulty_fit import Reliability, calibration_error
 from bench.machine import machine, versions
 from bench.policy_fit import Bins, Fitted
 from bench.policy_plots import Place, frontier, reliability_diagram
-from bench.policy_trial import Contest, HeldOut, Saving, choose_each, contests, rivals, savings
+from bench.policy_trial import (
+    Contest,
+    HeldOut,
+    Saving,
+    arms_alone,
+    choose_each,
+    contests,
+    rivals,
+    savings,
+    unbeaten,
+)
 from bench.tables import Sheet, band, count, percent
 from strategies.policy import Cell
 
@@ -41,7 +50,7 @@ class PolicyReport(NamedTuple):
 def report_of(held: HeldOut, fitted: Fitted, runs: Sequence[Path], *, seed: int = 0) -> PolicyReport:
     """All of it."""
     found = contests(held, seed=seed)
-    best = rivals(found)
+    best = rivals(held, found)
     known = {contest.arm: contest for contest in contests(held, oracle=True, seed=seed)}
     groups = held.reliability
     problems, draws = held.trials.ability.shape
@@ -51,6 +60,7 @@ def report_of(held: HeldOut, fitted: Fitted, runs: Sequence[Path], *, seed: int 
         f"{100 * calibration_error(groups):.1f} points; {_correlation(held):.2f} is its correlation with what was so.",
         f"{percent(float((held.bins == held.oracle_bins).mean()))} % of the pilots are seen in the bin that the whole "
         "pool of samples puts their problem in.",
+        agreed_note(held),
         "Tokens are those of the policy and of the reward model together, pilots included. On unseen problems means: "
         f"by policies fitted on the other parts of {len(held.policies)}. Differences in percentage points, with the "
         "95 % of a paired bootstrap over problems.",
@@ -58,11 +68,12 @@ def report_of(held: HeldOut, fitted: Fitted, runs: Sequence[Path], *, seed: int 
     sheets = {
         "Difficulty on unseen problems": reliability_sheet(groups),
         "The policy": policy_sheet(fitted),
+        "Arms at each difficulty": difficulty_sheet(held),
         "On unseen problems, a budget for all": contest_sheet(held, best, known),
         "On unseen problems, tokens for equal accuracy": savings_sheet(held, savings(held, best)),
         "On unseen problems, a budget for each question": each_sheet(held, best),
     }
-    pictures = {"reliability.png": reliability_diagram(groups), "frontier.png": _frontier(held, found, best)}
+    pictures = {"reliability.png": reliability_diagram(groups), "frontier.png": _frontier(held, found)}
     return PolicyReport(sheets, notes, pictures)
 
 
@@ -87,6 +98,29 @@ def bin_name(number: int, edges: Sequence[float]) -> str:
 def reliability_sheet(groups: Sequence[Reliability]) -> Sheet:
     lines = [[percent(group.predicted), percent(group.observed), count(group.pilots)] for group in groups]
     return Sheet(("predicted, %", "right, %", "pilots"), lines, 0)
+
+
+def agreed_note(held: HeldOut) -> str:
+    """What comes of pilots that are the answer."""
+    agreed = held.trials.agreed
+    right = held.trials.after.right[0][agreed]
+    told = f"; {percent(float(right.mean()))} % of those are right" if right.size else ""
+    return f"{percent(float(agreed.mean()))} % of the pilots agree, and are the answer{told}."
+
+
+def difficulty_sheet(held: HeldOut) -> Sheet:
+    """What each arm alone reaches on the questions of each bin: of oracle bins, and of those that pilots tell."""
+    sides = {"oracle": held.oracle_bins, "predicted": held.bins}
+    edges = held.policies[0].edges
+    places = [(name, bins == number, number) for name, bins in sides.items() for number in range(len(edges) + 1)]
+    heads = ["arm alone", *(f"{name} {bin_name(number, edges)}" for name, _, number in places), "tokens a question"]
+    shares = ["questions, %", *(percent(float(here.mean())) for _, here, _ in places), ""]
+    lines = []
+    for alone in arms_alone(held.trials):
+        right = held.trials.alone.right[alone.arm]
+        reached = [percent(float(right[here].mean())) if here.any() else "" for _, here, _ in places]
+        lines.append([held.trials.arms[alone.arm].label, *reached, count(alone.tokens)])
+    return Sheet(heads, [shares, *lines])
 
 
 def policy_sheet(fitted: Fitted) -> Sheet:
@@ -122,19 +156,19 @@ def _figures(cell: Cell) -> list[str]:
 
 
 def contest_sheet(held: HeldOut, found: Sequence[Contest], known: Mapping[int, Contest]) -> Sheet:
-    """Against the arms that no other beats; `known` are the contests with oracle bins, by arm."""
-    lines = [
-        [
-            held.trials.arms[contest.arm].label,
-            count(contest.alone.tokens),
-            percent(contest.alone.accuracy),
-            count(contest.policy.tokens),
-            percent(contest.policy.accuracy),
-            str(contest.gap),
-            percent(known[contest.arm].policy.accuracy),
-        ]
-        for contest in found
-    ]
+    """Against the arms that no other beats; `known` are the contests with oracle bins, by arm.
+
+    With so few tokens as some of them take, there is no policy: it draws its pilots first.
+    """
+    by_arm = {contest.arm: contest for contest in found}
+    lines = []
+    for alone in unbeaten(arms_alone(held.trials)):
+        line = [held.trials.arms[alone.arm].label, count(alone.tokens), percent(alone.accuracy)]
+        if contest := by_arm.get(alone.arm):
+            reached = percent(contest.policy.accuracy), str(contest.gap), percent(known[alone.arm].policy.accuracy)
+            lines.append([*line, count(contest.policy.tokens), *reached])
+        else:
+            lines.append([*line, "below its pilots", "", "", ""])
     heads = ("arm alone", "tokens a question", "%", "policy, tokens", "policy, %", "difference", "oracle bins, %")
     return Sheet(heads, lines)
 
@@ -158,12 +192,12 @@ def each_sheet(held: HeldOut, found: Sequence[Contest]) -> Sheet:
     lines = []
     for contest in found:
         spent = choose_each(held, contest.alone.tokens)
-        cheap = [rival.alone for rival in found if rival.alone.tokens <= spent.tokens]
-        best = max((alone.accuracy for alone in cheap), default=math.nan)
+        cheap = [alone.accuracy for alone in arms_alone(held.trials) if alone.tokens <= spent.tokens * (1 + 1e-9)]
+        best = percent(max(cheap)) if cheap else "none"
         taken = _taken(held.trials.arms, spent.arms)
-        lines.append([count(contest.alone.tokens), count(spent.tokens), percent(spent.accuracy), percent(best), taken])
+        lines.append([taken, count(contest.alone.tokens), count(spent.tokens), percent(spent.accuracy), best])
     heads = ("arms taken", "budget a question", "spent", "%", "best arm alone for no more, %")
-    return Sheet(heads, [[line[-1], *line[:-1]] for line in lines])
+    return Sheet(heads, lines)
 
 
 def _taken(arms: Sequence[Arm], chosen: Bins) -> str:
@@ -177,10 +211,8 @@ def _correlation(held: HeldOut) -> float:
     return float(np.corrcoef(told, so)[0, 1]) if told.std() and so.std() else 0.0
 
 
-def _frontier(held: HeldOut, found: Sequence[Contest], best: Sequence[Contest]) -> bytes:
+def _frontier(held: HeldOut, found: Sequence[Contest]) -> bytes:
     """Each arm alone, and the policy with as many tokens."""
-    alone = {
-        held.trials.arms[contest.arm].label: Place(contest.alone.tokens, contest.alone.accuracy) for contest in found
-    }
-    policy = [Place(contest.policy.tokens, contest.policy.accuracy) for contest in best]
+    alone = {held.trials.arms[arm].label: Place(tokens, right) for arm, tokens, right in arms_alone(held.trials)}
+    policy = [Place(contest.policy.tokens, contest.policy.accuracy) for contest in found]
     return frontier(alone, policy)

@@ -185,6 +185,30 @@ class Contest(NamedTuple):
     """Of the policy's accuracy from the arm's, with a paired bootstrap's 95 % over problems."""
 
 
+class Alone(NamedTuple):
+    """An arm that answers all questions, without a pilot."""
+
+    arm: int
+    tokens: float
+    """A question, of the policy and of the reward model."""
+    accuracy: float
+
+
+def arms_alone(trials: Trials) -> list[Alone]:
+    """Every arm."""
+    right, total = trials.alone.right.mean(axis=(1, 2)), trials.alone.total.mean(axis=(1, 2))
+    return [Alone(arm, float(total[arm]), float(right[arm])) for arm in range(len(trials.arms))]
+
+
+def unbeaten(arms: Sequence[Alone]) -> list[Alone]:
+    """Those that no other beats at no more tokens, by rising cost."""
+    best: list[Alone] = []
+    for alone in sorted(arms, key=lambda alone: (alone.tokens, -alone.accuracy)):
+        if not best or alone.accuracy > best[-1].accuracy:
+            best.append(alone)
+    return best
+
+
 def contests(held: HeldOut, *, oracle: bool = False, seed: int = 0) -> list[Contest]:
     """The policy against every arm that costs at least what the pilots do."""
     trials = held.trials
@@ -203,14 +227,10 @@ def contests(held: HeldOut, *, oracle: bool = False, seed: int = 0) -> list[Cont
     ]
 
 
-def rivals(found: Sequence[Contest]) -> list[Contest]:
-    """Those against the arms that no other beats at no more tokens."""
-    ordered = sorted(found, key=lambda contest: (contest.alone.tokens, -contest.alone.accuracy))
-    best: list[Contest] = []
-    for contest in ordered:
-        if not best or contest.alone.accuracy > best[-1].alone.accuracy:
-            best.append(contest)
-    return best
+def rivals(held: HeldOut, found: Sequence[Contest]) -> list[Contest]:
+    """Those against the arms that no other beats, dearer than a pilot or cheaper."""
+    by_arm = {contest.arm: contest for contest in found}
+    return [by_arm[alone.arm] for alone in unbeaten(arms_alone(held.trials)) if alone.arm in by_arm]
 
 
 class Saving(NamedTuple):

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from bench.calibrate import calibrated, command
 from bench.manifest import Manifest, Server, Settings, write_manifest
+from bench.policy_trial import Alone, unbeaten
 from bench.records import RECORDS
 from bench.stored import load
 from bench.trials import Setting, trials
@@ -95,6 +97,8 @@ def test_a_policy_that_the_server_reads_and_a_report(tmp_path: Path) -> None:
     assert {cell.strategy for cell in policy.cells} <= {STOP, "self_consistency", "beam_search"}
     text = (report / "calibration.md").read_text()
     assert "Difficulty on unseen problems" in text
+    assert "| arm alone | oracle hard, 0 to 10 % | " in text
+    assert " | predicted hard, 0 to 10 % | " in text
     for picture in ("reliability.png", "frontier.png"):
         assert (report / picture).read_bytes().startswith(b"\x89PNG")
         assert f"]({picture})" in text
@@ -122,6 +126,21 @@ def test_with_scores_the_reward_model_is_named_and_its_tokens_are_paid(tmp_path:
     # Of a pilot that does not agree, all four samples are scored.
     assert all(cell.prm_tokens.mean == 20 for cell in stops)
     assert calibrated([stored], Setting(draws=4, scored=False), folds=3).policy.prm is None
+
+
+def test_arms_that_cost_less_than_a_scored_pilot_are_shown_as_well(tmp_path: Path) -> None:
+    pool = run(tmp_path / "pool", problems(24, scored=True))
+    done = calibrate(pool, "--out", tmp_path / "p.json", "--report", tmp_path, "--draws", 4, "--folds", 3)
+    assert done.exit_code == 0, done.output
+    _, contests = (tmp_path / "calibration.md").read_text().split("## On unseen problems, a budget for all\n")
+    # Four votes without scores take 40 tokens.
+    assert re.search(r"\| stop \| 40 \| [\d.]+ \| below its pilots \|", contests)
+    assert "nan" not in contests
+
+
+def test_only_what_no_other_beats_is_a_rival() -> None:
+    arms = [Alone(0, 10, 0.5), Alone(1, 20, 0.5), Alone(2, 15, 0.4), Alone(3, 20, 0.6), Alone(4, 5, 0.3)]
+    assert [alone.arm for alone in unbeaten(arms)] == [4, 0, 3]
 
 
 def test_what_the_arms_of_one_order_come_to(tmp_path: Path) -> None:
