@@ -11,7 +11,7 @@ import strategies
 from prm import Aggregation, PRMError, ProcessRewardModel
 from strategies import priors
 from strategies.allocation import settled
-from strategies.arms import VOTES, Arms, missing
+from strategies.arms import VOTES, Arms, missing, pilot_wall_s
 from strategies.attempts import sub_seed
 from strategies.base import Engine, Event, Final, Incumbent, Progress, Refused, Task, text_of
 from strategies.budget import Account, BudgetSpent
@@ -158,9 +158,8 @@ class Allocation:
         self._estimate = estimate(seen.attempts, self._model, self._size)
         here = self._bin(self._estimate)
         cells = self._cells(here)
-        stop = self._stop(here)
-        arms = Arms(self._task, self._engine, self._prm, self._account, stop.wall_s.p50 if stop else None)
         drawn = seen.drawn
+        arms = Arms(self._task, self._engine, self._prm, self._account, pilot_wall_s(cells, drawn.pilot))
         fitting = [cell for cell in cells if cell not in choice.refused and arms.fits(cell, drawn)]
         choice.cell = choose(fitting, self._wishes.target_accuracy)
         if not choice.made:

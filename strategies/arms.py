@@ -1,5 +1,6 @@
 """Arms of an allocation: which of them can answer a task, and what they still need after what was drawn already."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +101,16 @@ class Arms:
         if cell.strategy in VOTES and planned > 0:
             rest *= missing(cell, drawn) / planned
         return rest
+
+
+def pilot_wall_s(cells: Sequence[Cell], samples: int) -> float | None:
+    """Seconds that a pilot takes by a bin's cells: those of its vote, or of one that needs no more samples."""
+    seconds = [
+        cell.wall_s.p50
+        for cell in cells
+        if cell.strategy == STOP or (cell.strategy in VOTES and int(complete_options(cell)["n"]) <= samples)
+    ]
+    return min(seconds, default=None)
 
 
 def missing(cell: Cell, drawn: Drawn) -> int:

@@ -258,18 +258,18 @@ def test_nothing_is_told_before_it_is_certain() -> None:
 
 # The table.
 
-CHEAP, DEAR = cell(0, "self_consistency", 0.5, 100, 2.0, n=4), cell(0, "self_consistency", 0.7, 900, 50.0, n=6)
+CHEAP, DEAR = cell(0, "self_consistency", 0.5, 100, 2.0, n=5), cell(0, "self_consistency", 0.7, 900, 50.0, n=6)
 
 
 @pytest.mark.parametrize(
     ("budget", "options", "n"),
     [
         (Budget(), {}, 6),
-        (Budget(max_tokens=800), {}, 4),
-        (Budget(max_samples=5), {}, 4),
-        (Budget(deadline_s=30), {}, 4),
+        (Budget(max_tokens=800), {}, 5),
+        (Budget(max_samples=5), {}, 5),
+        (Budget(deadline_s=30), {}, 5),
         (Budget(deadline_s=80), {}, 6),
-        (Budget(), {"target_accuracy": 0.4}, 4),
+        (Budget(), {"target_accuracy": 0.4}, 5),
         (Budget(), {"target_accuracy": 0.6}, 6),
         (Budget(), {"target_accuracy": 0.9}, 6),
     ],
@@ -297,6 +297,14 @@ def test_on_a_slow_day_a_deadline_rules_out_more() -> None:
     slow = run(Watched(saying(*SPLIT), token_s=0.01), policy=policy, budget=Budget(deadline_s=5))
     assert decision(slow)["stop_reason"] == "no_better_arm"
     assert decision(run(Watched(saying(*SPLIT)), policy=policy))["chosen"] == "self_consistency"
+
+
+def test_a_vote_of_the_pilot_s_size_tells_what_a_pilot_takes_as_well() -> None:
+    """Where it is better than the plain vote, a table has it in that one's place."""
+    weighted = cell(0, "best_of_n", 0.3, 40, 0.001, n=4, selector="majority")
+    slow = Watched(saying(*SPLIT), token_s=0.01)
+    done = run(slow, policy=fitted(weighted, replace(DEAR, wall_s=Seconds(1.0, 1.0))), budget=Budget(deadline_s=5))
+    assert (decision(done)["chosen"], done.account.usage.samples) == ("best_of_n", 4)
 
 
 def test_reward_model_tokens_are_held_to_their_budget() -> None:
