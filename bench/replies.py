@@ -58,7 +58,7 @@ def _of_candidate(told: client.Candidate) -> SampleRecord:
         answer=told.answer,
         step_scores=None if told.step_scores is None else tuple(told.step_scores),
         score=told.score,
-        logprob=(told.model_extra or {}).get("logprob"),
+        logprob=told.logprob,
         completion_tokens=told.completion_tokens,
         finish_reason=told.finish_reason,
         error=told.error,

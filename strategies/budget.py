@@ -37,9 +37,9 @@ class Usage:
     """What one request has cost, cancelled and failed branches included."""
 
     prompt_tokens: int = 0
-    """The prompt of the first call, once."""
+    """The request's own prompt, once; the first call's, where the engine does not encode prompts."""
     cached_tokens: int = 0
-    """Those of `prompt_tokens` that came from the engine's prefix cache."""
+    """Those of `prompt_tokens` that the first call found in the engine's prefix cache."""
     engine_prompt_tokens: int = 0
     """Prompt tokens of every sample, cached ones included."""
     cached_prompt_tokens: int = 0
@@ -47,6 +47,10 @@ class Usage:
     prm_tokens: int = 0
     prm_calls: int = 0
     samples: int = 0
+
+
+TICK_S = 0.002
+"""Seconds by which an event loop's timer may be early."""
 
 
 class BudgetSpent(Exception):
@@ -73,6 +77,8 @@ class Account:
 
     budget: Budget = field(default_factory=Budget)
     usage: Usage = field(default_factory=Usage)
+    prompt: Prompt | None = None
+    """The request's own; the first call's if not given."""
     stop_reason: StopReason | None = None
     """The first limit that was reached."""
     started: float = field(default_factory=now)
@@ -169,6 +175,7 @@ class Account:
                         self.first_s = self.wall_s
                     if isinstance(event, Final):
                         self.final = event
+                        self._note_deadline()
                     if recorder:
                         recorder.see(event)
                     yield event
@@ -180,6 +187,12 @@ class Account:
         finally:
             if recorder:
                 recorder.end(failure)
+
+    def _note_deadline(self) -> None:
+        """A vote, too, may have been cut by the deadline, and says so to nobody."""
+        left = self.seconds_left
+        if left is not None and left <= TICK_S:
+            self.stop("deadline")
 
 
 class MeteredEngine:
@@ -201,11 +214,14 @@ class MeteredEngine:
         account = self._account
         try:
             async with asyncio.timeout(account.seconds_left) as limit:
-                return await self._engine.encode(prompt)
+                ids = await self._engine.encode(prompt)
         except TimeoutError:
             if account.rang(limit):
                 raise account.stop("deadline") from None
             raise
+        if prompt == account.prompt:
+            account.usage.prompt_tokens = len(ids)
+        return ids
 
     async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
         account, usage = self._account, self._account.usage
@@ -216,12 +232,15 @@ class MeteredEngine:
         timer = CallTimer(account.latency.engine, whole=first_call and not prompt.token_ids)
         account.live += n
         try:
+            if first_call and account.prompt not in (None, prompt) and not usage.prompt_tokens and self.continues:
+                await self.encode(account.prompt)
             with account.recorder.call(prompt, sampling, n) if account.recorder else nullcontext() as note:
                 async with aclosing(self._engine.generate(prompt, sampling, n)) as chunks:
                     while growing and not account.spent() and (chunk := await self._next(chunks, len(growing), n)):
                         timer.grown(chunk)
                         if first_call and chunk.prompt_tokens:
-                            usage.prompt_tokens, usage.cached_tokens = chunk.prompt_tokens, chunk.cached_tokens
+                            usage.prompt_tokens = usage.prompt_tokens or chunk.prompt_tokens
+                            usage.cached_tokens = min(chunk.cached_tokens, usage.prompt_tokens)
                             first_call = False
                         usage.engine_prompt_tokens += chunk.prompt_tokens
                         usage.cached_prompt_tokens += chunk.cached_tokens

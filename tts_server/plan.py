@@ -68,7 +68,12 @@ class Approach:
         if limit.max_samples is not None and task.choices > limit.max_samples:
             raise InvalidRequest(f"n is at most {limit.max_samples} on this server, got {task.choices}", param="n")
         prm = self.prm.name if self.prm else None
-        account = Account(budget_of(self.budget, limit), latency=self.latencies.of(prm), policy=self.policy)
+        account = Account(
+            budget_of(self.budget, limit),
+            prompt=task.prompt,
+            latency=self.latencies.of(prm),
+            policy=self.policy,
+        )
 
         def run() -> AsyncGenerator[Event, None]:
             metered = account.meter_prm(self.prm) if self.prm else None

@@ -1,7 +1,8 @@
 """Events to OpenAI's answer: one body, or chunks. Both come from the same events; nothing is rendered twice."""
 
+import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Set
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -209,9 +210,15 @@ def _candidate(candidate: Candidate) -> Json:
         "score": candidate.score,
         "step_scores": candidate.step_scores,
         "weight": candidate.weight,
+        "logprob": _logprob(sample.logprobs),
         "finish_reason": "error" if sample.finish_reason == "error" else finish_reason(sample.finish_reason),
         "completion_tokens": sample.completion_tokens,
     } | ({"error": translate(failed).message} if failed else {})
+
+
+def _logprob(logprobs: Sequence[TokenLogprob]) -> float | None:
+    """A sample's, the sum of its tokens'; None where the engine told none."""
+    return math.fsum(max(token.logprob, LOGPROB_FLOOR) for token in logprobs) if logprobs else None
 
 
 def token_logprob(logprob: TokenLogprob) -> Json:

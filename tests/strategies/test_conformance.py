@@ -19,7 +19,7 @@ import strategies
 from prm import FakePRM, OnTokens, PRMError, ProcessRewardModel, StepScores
 from strategies import Entry, symbolic
 from strategies.base import Event, Final, Message, Prompt, Refused, Task
-from strategies.budget import Account, Budget
+from strategies.budget import TICK_S, Account, Budget
 from tts_server.engines.fake import FakeEngine
 
 PLUGIN = '''
@@ -243,13 +243,37 @@ def test_a_deadline_does_not_wait_for_algebra(entry: Entry, monkeypatch: pytest.
 
     async def main() -> None:
         engine = FakeEngine(lambda request: r"So \boxed{\sqrt{x}}.")
+        account = Account(Budget(deadline_s=0.2))
         async with asyncio.timeout(20):
-            done = await search(entry, engine, reward(entry), budget=Budget(deadline_s=0.2), **few(entry))
-        assert done.final.best.answer == r"\sqrt{x}"
-        assert done.account.wall_s <= 0.2 + TINY_S
+            async with aclosing(begin(entry, engine, reward(entry), account=account, **few(entry))) as events:
+                *_, final = [event async for event in account.watched(events)]
+        assert isinstance(final, Final)
+        assert final.best.answer == r"\sqrt{x}"
+        assert account.wall_s <= 0.2 + TINY_S
+        late = account.wall_s > 0.2 - TICK_S
+        assert account.stop_reason == ("deadline" if late else None)
+        assert late or entry.name not in ("best_of_n", "self_consistency", "beam_search")
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     in_virtual_time(main())
+
+
+def test_the_prompt_is_counted_as_the_client_sent_it(entry: Entry) -> None:
+    async def main() -> None:
+        for engine in (FakeEngine(world()), FakeEngine(world(), continues=False)):
+            if entry.continues and not engine.continues:
+                continue
+            account = Account(prompt=TASK.prompt)
+            async with aclosing(begin(entry, engine, reward(entry), account=account, **few(entry))) as events:
+                async for _ in events:
+                    pass
+            told = account.usage.prompt_tokens
+            own = len(await FakeEngine(world()).encode(TASK.prompt))
+            # Without token ids nobody knows how many an instruction has added.
+            assert told == own if engine.continues else told >= own
+            assert account.usage.engine_prompt_tokens >= told
+
+    asyncio.run(main())
 
 
 def test_cancelling_at_any_await_leaves_nothing_behind(entry: Entry) -> None:

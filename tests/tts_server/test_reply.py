@@ -1,6 +1,7 @@
 """Events to bodies and chunks: both from the same events, and both whole."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from strategies.base import Candidate, Chunk, Delta, Event, Final, Incumbent, Progress, Sample, TokenLogprob
 from strategies.budget import Account, Usage
-from tts_server.reply import Envelope, chunks, completion
+from tts_server.reply import LOGPROB_FLOOR, Envelope, chunks, completion
 
 
 def sample(*texts: str, index: int = 0, end: Any = "eos", error: Exception | None = None) -> Sample:
@@ -200,6 +201,7 @@ def test_candidates_come_when_asked_for_and_say_what_failed() -> None:
             "score": None,
             "step_scores": None,
             "weight": 0.0,
+            "logprob": None,
             "finish_reason": "stop",
             "completion_tokens": 3,
         },
@@ -209,6 +211,7 @@ def test_candidates_come_when_asked_for_and_say_what_failed() -> None:
             "score": 0.5,
             "step_scores": (0.5,),
             "weight": 0.5,
+            "logprob": None,
             "finish_reason": "length",
             "completion_tokens": 2,
         },
@@ -218,11 +221,19 @@ def test_candidates_come_when_asked_for_and_say_what_failed() -> None:
             "score": None,
             "step_scores": None,
             "weight": 0.0,
+            "logprob": None,
             "finish_reason": "error",
             "completion_tokens": 1,
             "error": "The server failed to answer this request.",
         },
     ]
+
+
+def test_a_candidate_tells_its_logprob_where_it_is_known() -> None:
+    tokens = (TokenLogprob("a", -0.5), TokenLogprob("b", -0.25), TokenLogprob("c", -math.inf))
+    final = Final((Candidate(Sample([Chunk(0, "ab", logprobs=tokens[:2]), Chunk(0, "c", logprobs=tokens[2:])])),), (0,))
+    (told,) = whole(envelope(return_candidates=True), final)["tts"]["candidates"]
+    assert told["logprob"] == -0.75 + LOGPROB_FLOOR
 
 
 def test_a_strategy_without_an_end_is_an_error_in_both() -> None:

@@ -115,6 +115,9 @@ class Candidate(_Result):
     score: float | None = None
     step_scores: list[float] | None = None
     weight: float | None = None
+    logprob: float | None = None
+    """ln of the probability of its tokens, where the request or the strategy looked at logprobs; divided by
+    `completion_tokens`, their mean."""
     finish_reason: str | None = None
     completion_tokens: int = 0
     error: str | None = None

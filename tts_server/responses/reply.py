@@ -10,7 +10,7 @@ from strategies.base import Delta, Event, Final, Progress
 from tts_server.errors import APIError, translate
 from tts_server.plan import Plan
 from tts_server.protocol_responses import ENCRYPTED, ResponsesRequest, ToolChoice
-from tts_server.reply import NO_END, Envelope, Json, finish_reason, places, tts, usage
+from tts_server.reply import NO_END, Envelope, Json, finish_reason, places, spent, tts, usage
 from tts_server.responses.chat import renamed
 from tts_server.responses.items import Output
 from tts_server.voice import Voice
@@ -80,7 +80,10 @@ class ResponseAnswer:
         said = error.body["error"]
         # The SDKs raise what stands under `error`; the other fields are the published event's.
         told = {"type": "error", "code": said["code"], "message": said["message"], "param": said["param"]}
-        failed = self._response("failed") | {"error": {"code": _code(error), "message": said["message"]}}
+        failed = self._response("failed") | {
+            "error": {"code": _code(error), "message": said["message"]},
+            "usage": _renamed(spent(self.plan.account.usage, 0)),
+        }
         return (
             self._numbered(told | {"error": said}),
             self._numbered({"type": "response.failed", "response": failed}),
@@ -111,18 +114,8 @@ class ResponseAnswer:
         cut = finish_reason(sample.finish_reason) == "length"
         yield from self._output.end(cut=cut)
         status: Literal["incomplete", "completed"] = "incomplete" if cut else "completed"
-        spent = {"usage": self._usage(final), "tts": tts(final, self.envelope)}
-        yield {"type": f"response.{status}", "response": self._response(status) | spent}
-
-    def _usage(self, final: Final) -> Json:
-        used = usage(final, self.envelope)
-        return {
-            "input_tokens": used["prompt_tokens"],
-            "input_tokens_details": {**used["prompt_tokens_details"], "cache_write_tokens": 0},
-            "output_tokens": used["completion_tokens"],
-            "output_tokens_details": used["completion_tokens_details"],
-            "total_tokens": used["total_tokens"],
-        }
+        cost = {"usage": _renamed(usage(final, self.envelope)), "tts": tts(final, self.envelope)}
+        yield {"type": f"response.{status}", "response": self._response(status) | cost}
 
     def _stage(self, stage: Literal["created", "in_progress"]) -> Json:
         return {"type": f"response.{stage}", "response": self._response("in_progress")}
@@ -146,6 +139,17 @@ class ResponseAnswer:
         event["sequence_number"] = self._told
         self._told += 1
         return event
+
+
+def _renamed(used: Json) -> Json:
+    """A chat's usage in a response's words."""
+    return {
+        "input_tokens": used["prompt_tokens"],
+        "input_tokens_details": {**used["prompt_tokens_details"], "cache_write_tokens": 0},
+        "output_tokens": used["completion_tokens"],
+        "output_tokens_details": used["completion_tokens_details"],
+        "total_tokens": used["total_tokens"],
+    }
 
 
 def _code(error: APIError) -> Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]:

@@ -567,6 +567,9 @@ def test_an_error_within_a_stream_is_told_and_the_response_has_failed() -> None:
             response = failed["response"]
             assert (failed["type"], response["status"]) == ("response.failed", "failed")
             assert response["error"] == {"code": "server_error", "message": "The upstream is gone."}
+            used = response["usage"]
+            assert (used["output_tokens"], used["output_tokens_details"]["reasoning_tokens"]) == (3, 3)
+            assert used["total_tokens"] == used["input_tokens"] + 3 > 3
 
     asyncio.run(main())
 
