@@ -110,7 +110,7 @@ def calibrated(
     whole = fitted(made, edges, folds=folds, seed=setting.seed)
     origin = Origin(
         model=_model(pool, model),
-        prm=_prm(pool) if made.after.prm_tokens.any() else None,
+        prm=_prm(pool) if any(cell.prm_tokens.mean for menu in whole.cells for _, cell in menu) else None,
         prompt=_prompt(pool),
         source=f"{_source([pool, *searches])}; {setting.draws} pilots a problem, seed {setting.seed}",
         pilot=setting.pilot,

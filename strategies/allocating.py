@@ -111,12 +111,15 @@ class Allocation:
         agreed = is_unanimous(votes, len(votes)) and is_settled(votes, self._wishes.confidence)
         if agreed and least is None:
             return "unanimous"
-        if self._prm:
+        unheard = all(vote is None for vote in votes)
+        # A table that was fitted on pilots without scores has not paid for them either.
+        asked = self._model is None or self._model.needs_scores or least is not None or unheard
+        if self._prm and asked:
             await self._seen.score(self._prm, self._wishes.aggregation)
         scores = [attempt.score for attempt in self._seen.attempts if attempt.score is not None]
         if agreed and least is not None and scores and sum(scores) / len(scores) >= least:
             return "unanimous"
-        return "no_votes" if all(vote is None for vote in votes) else None
+        return "no_votes" if unheard else None
 
     def _note_pilot(self) -> None:
         if attempts := self._seen.attempts:

@@ -208,6 +208,17 @@ def test_what_is_wrong_is_said(tmp_path: Path, options: list[str], message: str)
     assert not (tmp_path / "p.json").exists()
 
 
+def test_a_policy_that_takes_no_search_needs_no_reward_model(tmp_path: Path) -> None:
+    records = [
+        {**problem(str(i), ["2"]), "correct": False, "usage": {"completion_tokens": 900, "prm_tokens": 900}}
+        for i in range(24)
+    ]
+    pool, beam = run(tmp_path / "pool", problems(24)), run(tmp_path / "beam", records, "beam_search", options={"n": 4})
+    policy = calibrated([load(pool), load(beam)], Setting(draws=4), folds=3).policy
+    assert "beam_search" not in {cell.strategy for cell in policy.cells}
+    assert policy.prm is None
+
+
 def test_two_pools_or_none_are_refused(tmp_path: Path) -> None:
     pools = [run(tmp_path / name, problems(4)) for name in ("one", "two")]
     for given in (pools, [searched(4, tmp_path / "beam")]):

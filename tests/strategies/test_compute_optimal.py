@@ -337,6 +337,14 @@ def test_a_model_of_difficulty_decides_where_there_is_one() -> None:
     assert all(candidate.sample.logprobs == () for candidate in done.final.candidates)
 
 
+@pytest.mark.parametrize(("feature", "calls"), [("length", 0), ("score_mean", 1)])
+def test_a_pilot_is_scored_only_where_its_difficulty_is_told_by_scores(feature: str, calls: int) -> None:
+    flat = Difficulty((feature,), (0.0,), (1.0,), (1.0,), 0.0, Isotonic((0.0, 1.0), (0.3, 0.3)), 0.02, 50)
+    done = run(Watched(saying(*SPLIT)), FakePRM(), policy=fitted(STOP, prm="fake", difficulty=flat))
+    assert decision(done)["estimated_from"] == "model"
+    assert done.account.usage.prm_calls == calls
+
+
 @pytest.mark.parametrize(
     ("changed", "note"),
     [
