@@ -22,6 +22,8 @@ SHARE = 8
 PAGE, PAGE_BYTES = 100, 8 * 2**20
 """Whole traces that are read at once where all are wanted; of large ones, fewer."""
 WAL_BYTES = 4 * 2**20
+SMALL_BYTES = 4096
+"""Less is stored as it is: to compress it takes ten times as long as to write it."""
 _WANTED = "(?1 IS NULL OR owner = ?1) AND (?2 IS NULL OR row < ?2) AND (?3 IS NULL OR strategy = ?3)"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS traces (
@@ -55,7 +57,8 @@ class Stored(Listed):
 
     @property
     def body(self) -> bytes:
-        return zlib.decompress(self.packed)
+        # What is packed begins with zlib's own head.
+        return self.packed if self.packed.startswith(b"{") else zlib.decompress(self.packed)
 
 
 class Writer:
@@ -95,7 +98,7 @@ class Writer:
         Raises:
             sqlite3.Error: the disk is full, somebody else holds the file, or it is damaged.
         """
-        packed = [(r.id, r.owner, r.created, r.strategy, r.head.decode(), zlib.compress(r.body, 1)) for r in rows]
+        packed = [(r.id, r.owner, r.created, r.strategy, r.head.decode(), _packed(r.body)) for r in rows]
         taken = [row for row in packed if len(row[4]) + len(row[5]) <= self._max_bytes // SHARE]
         with self._connection as transaction:
             transaction.execute("BEGIN IMMEDIATE")
@@ -125,6 +128,10 @@ class Writer:
         (count,) = self._connection.execute(f"PRAGMA {which}").fetchone()
         (size,) = self._connection.execute("PRAGMA page_size").fetchone()
         return int(count * size)
+
+
+def _packed(body: bytes) -> bytes:
+    return body if len(body) < SMALL_BYTES else zlib.compress(body, 1)
 
 
 def recovers(error: Exception) -> bool:
