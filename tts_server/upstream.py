@@ -9,7 +9,7 @@ import random
 import ssl
 import time
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -19,16 +19,14 @@ import orjson
 from tts_server.context import trace_place
 from tts_server.errors import APIError, EngineUnavailable, UpstreamError
 from tts_server.lane import Lane
+from tts_server.upstream_body import MAX_LINE, data_fields, drain, whole
 from tts_server.upstream_errors import NoSuchPath, Unreached, broken_off, refusal, retry_after
 
-MAX_LINE = 8 * 2**20
-"""Bytes of one line of a stream, or of one plain answer."""
 MAX_RETRY_WAIT_S = 30.0
 """An upstream that wants a longer pause is not asked again."""
 IDLE_S = 60.0
 """An unused connection is closed after this."""
 
-_DRAIN_S = 1.0
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -125,10 +123,10 @@ class Upstream:
         """
         lane = await self._open("POST", path, _dump(body), None)
         try:
-            async with aclosing(lane.pieces()) as pieces, aclosing(_data(pieces)) as lines:
+            async with aclosing(lane.pieces()) as pieces, aclosing(data_fields(pieces)) as lines:
                 async for data in lines:
                     if data == b"[DONE]":
-                        await _drain(pieces)
+                        await drain(pieces)
                         break
                     yield self._frame(data)
         except httpx.TransportError as error:
@@ -162,7 +160,7 @@ class Upstream:
     ) -> bytes:
         lane = await self._open(method, path, content, retries)
         try:
-            return await _read(lane, limit)
+            return await whole(lane, limit)
         except httpx.TransportError as error:
             raise self._cut(error) from error
         finally:
@@ -202,7 +200,7 @@ class Upstream:
         if lane.status == 200:
             return lane
         try:
-            body = await _read(lane)
+            body = await whole(lane)
         except httpx.TransportError as error:
             raise _Again(UpstreamError("The upstream cut its error short.")) from error
         finally:
@@ -264,41 +262,3 @@ class Upstream:
 
 def _dump(body: Mapping[str, Any]) -> bytes:
     return orjson.dumps(body, default=dict, option=orjson.OPT_NON_STR_KEYS)
-
-
-async def _read(lane: Lane, limit: int | None = None) -> bytes:
-    body, limit = bytearray(), MAX_LINE if limit is None else limit
-    async for piece in lane.pieces():
-        body += piece
-        if len(body) > limit:
-            raise UpstreamError(f"The upstream's answer is longer than {limit} bytes.")
-    return bytes(body)
-
-
-async def _data(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The `data` fields of a stream of server-sent events; comments and other fields are passed over."""
-    # A line that comes in many pieces is put together once: to look through it at each of them takes far too long.
-    begun: list[bytes] = []
-    size = 0
-    async for piece in pieces:
-        if b"\n" in piece:
-            *lines, rest = b"".join([*begun, piece]).split(b"\n")
-            for line in lines:
-                if line.startswith(b"data:") and (data := line[5:].strip()):
-                    yield data
-            begun, size = [rest], len(rest)
-        else:
-            begun.append(piece)
-            size += len(piece)
-        if size > MAX_LINE:
-            raise UpstreamError(f"The upstream's stream holds a line of more than {MAX_LINE} bytes.")
-
-
-async def _drain(pieces: AsyncIterator[bytes]) -> None:
-    """Reads the answer's end, without which its connection could not be used again."""
-    try:
-        async with asyncio.timeout(_DRAIN_S):
-            async for _ in pieces:
-                pass
-    except TimeoutError:
-        return

@@ -6,7 +6,7 @@ from email.utils import formatdate
 
 import pytest
 
-from tts_server import upstream
+from tts_server import upstream, upstream_body
 from tts_server.errors import EngineUnavailable, UpstreamError
 from tts_server.upstream import Upstream
 from tts_server.upstream_errors import retry_after
@@ -68,7 +68,7 @@ def test_what_is_no_frame_is_an_error(stream: bytes, words: str) -> None:
 
 
 def test_an_endless_line_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream, "MAX_LINE", 1000)
+    monkeypatch.setattr(upstream_body, "MAX_LINE", 1000)
 
     async def main() -> None:
         async with saying(HEAD + b"data: " + b"x" * 2000, HEAD + b'"' + b"x" * 2000 + b'"') as http:

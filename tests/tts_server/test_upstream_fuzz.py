@@ -17,7 +17,7 @@ from upstream import StandIn
 from prm import FakePRM, PRMError
 from prm.family import Layout, Sigmoid
 from strategies.base import Chunk, Prompt, Sampling, TokenLogprob
-from tts_server import lane, upstream
+from tts_server import lane, upstream_body
 from tts_server.engines.openai_http import OpenAIEngine
 from tts_server.engines.openai_wire import Abilities, Samples
 from tts_server.errors import APIError, UpstreamError
@@ -153,7 +153,7 @@ def test_any_bytes_are_frames_and_json_or_a_declared_error(
     ids=["header", "headers", "provisional", "trailers", "extension", "body", "line"],
 )
 def test_what_never_ends_is_given_up(runner: asyncio.Runner, said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream, "MAX_LINE", 2**18)
+    monkeypatch.setattr(upstream_body, "MAX_LINE", 2**18)
     monkeypatch.setattr(lane, "_FULL", 2**16)
     sayer = Sayer()
     sayer.bytes, sayer.cut = said, 2**16
@@ -188,7 +188,7 @@ def test_a_line_in_single_bytes_is_put_together_once(runner: asyncio.Runner, mon
             yield Piece(bytes([byte]))
 
     async def main() -> list[bytes]:
-        return [data async for data in upstream._data(pieces())]
+        return [data async for data in upstream_body.data_fields(pieces())]
 
     assert len(runner.run(main())[0]) == 5009
     assert Piece.joined == 0
@@ -342,7 +342,7 @@ def test_any_token_ids_are_ids_or_an_upstream_error(runner: asyncio.Runner, valu
                 return
             finally:
                 await engine.close()
-            assert all(type(token) is int and 0 <= token < 2**31 for token in ids)
+            assert all(type(token) is int and 0 <= token < 2**53 for token in ids)
 
     runner.run(main())
 

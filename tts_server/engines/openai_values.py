@@ -8,8 +8,8 @@ from strategies.base import TokenIds
 MISFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError)
 """What reading raises where something has another type or shape than OpenAI's format says."""
 
-_MOST = 2**31
-"""No count and no token id is as large."""
+_MOST = 2**53
+"""No count and no token id is as large: beyond it JSON's numbers are not exact."""
 
 
 class Usage(NamedTuple):

@@ -19,7 +19,8 @@ from strategies.base import Prompt
 from tts_server.engines.breaker import Breaker
 from tts_server.engines.openai_http import OpenAIEngine
 from tts_server.errors import APIError, EngineUnavailable, UpstreamError
-from tts_server.upstream import MAX_LINE, MAX_RETRY_WAIT_S
+from tts_server.upstream import MAX_RETRY_WAIT_S
+from tts_server.upstream_body import MAX_LINE
 from tts_server.upstream_errors import Busy, Unreached
 
 log = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ from prometheus_client.metrics_core import Metric
 
 from tts_server import __version__
 from tts_server.drift import Snapshot, Why
+from tts_server.engines.base import Restarted
 from tts_server.metrics import families as f
 from tts_server.metrics.metrics import NO_SEARCH, Metrics
 from tts_server.plan import Plan
@@ -22,16 +23,6 @@ class Engine(Protocol):
 
     @property
     def healthy(self) -> bool: ...
-
-
-@runtime_checkable
-class Restarting(Protocol):
-    """An engine that is started again when it dies."""
-
-    @property
-    def restarts(self) -> int:
-        """How often it was."""
-        ...
 
 
 class Queue(Protocol):
@@ -118,7 +109,7 @@ class Now:
         yield from self._upstreams()
         engine = self._watched.engine
         yield f.ENGINE_UP.read([((), engine.healthy)])
-        yield f.RESTARTS.read([((), engine.restarts)] if isinstance(engine, Restarting) else ())
+        yield f.RESTARTS.read([((), engine.restarts)] if isinstance(engine, Restarted) else ())
         yield from self._policy()
         yield f.TRACES_DROPPED.read([((), self._watched.traces_dropped())])
         yield f.BUILD.read([((__version__, engine.model, ",".join(self._watched.prms)), 1)])

@@ -31,6 +31,7 @@ class Part:
     model = "m"
     healthy = True
     restarts = 2
+    given_up = False
     waiting = 5
     limit = 64
     up = {"http://a": True, "http://b": False}  # noqa: RUF012  nobody changes it
