@@ -8,7 +8,7 @@ from functools import partial
 
 from prm import OnTokens, PRMError, PRMInputError
 from prm.judge import Chat
-from strategies.base import Engine, Prompt, Sample, Sampling, TokenIds, TokenLogprob
+from strategies.base import Engine, Prompt, Refused, Sample, Sampling, TokenIds, TokenLogprob
 from tts_server.admitted import AdmittedReader
 from tts_server.engines.base import Generates
 from tts_server.errors import APIError, ContextTooLong
@@ -35,7 +35,8 @@ class Verifier:
     from the same chat answered Yes and answered No: what the two encodings share is the prompt, and the first token in
     which they differ is the label. That holds for every tokenizer (labels of several tokens, labels that merge with
     the text before) and every template (one that opens an answer with an empty thinking block has it in the prompt).
-    Any other engine is asked for the likeliest tokens, which are read as text.
+    Any other engine, and one that tells no logprobs of tokens that are named, is asked for the likeliest tokens, which
+    are read as text.
 
     Args:
         engine: what answers; its tokens are told as the verdicts', so it is not metered itself.
@@ -47,19 +48,30 @@ class Verifier:
         self._reader = AdmittedReader(engine)
         self._concurrency = concurrency
         self._answers: _Answers | None = None
+        self._names_labels = True
+        """Until it refuses to tell the logprobs of tokens that are named."""
 
     async def __call__(self, chats: Sequence[Chat], *, on_tokens: OnTokens | None = None) -> list[float]:
         return await pooled(partial(self._ask, on_tokens), chats, self._concurrency)
 
     async def _ask(self, on_tokens: OnTokens | None, chat: Chat) -> float:
         try:
-            return await (self._by_ids if self._engine.continues else self._by_text)(chat, on_tokens)
+            return await self._verdict(chat, on_tokens)
         except ContextTooLong as error:
             raise PRMInputError(f"a solution is too long for its judge. {error.message}") from error
         except (APIError, PRMError):
             raise
         except Exception as error:
             raise PRMError(f"the engine {self._engine.model!r} gave no verdict: {error}") from error
+
+    async def _verdict(self, chat: Chat, on_tokens: OnTokens | None) -> float:
+        if self._names_labels and self._engine.continues:
+            try:
+                return await self._by_ids(chat, on_tokens)
+            except Refused:
+                # It takes token ids, and tells the likeliest tokens' logprobs only.
+                self._names_labels = False
+        return await self._by_text(chat, on_tokens)
 
     async def _by_ids(self, chat: Chat, on_tokens: OnTokens | None) -> float:
         # The answers' tokens are found once: chats differ before their last turn only, and a turn's beginning is a

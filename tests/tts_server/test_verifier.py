@@ -197,6 +197,26 @@ def test_without_token_ids_the_likeliest_tokens_are_read(seen: dict[str, float],
     assert (sampling.logprobs, sampling.logprob_token_ids) == (20, ())
 
 
+class Unnamed(Letters):
+    """Tells no logprobs of tokens that are named."""
+
+    async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
+        if sampling.logprob_token_ids:
+            self.asked.append((prompt, sampling))
+            raise Refused("not named ones", "logprob_token_ids")
+        async with aclosing(super().generate(prompt, sampling, n)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+
+def test_an_engine_that_names_no_labels_is_asked_once_and_then_for_the_likeliest_tokens() -> None:
+    engine = Unnamed({"Yes": 0.6, "No": 0.2})
+    judge = Verifier(engine)
+    assert asyncio.run(judge([CHAT])) == [pytest.approx(0.75)]
+    assert asyncio.run(judge([CHAT, CHAT])) == [pytest.approx(0.75)] * 2
+    assert [bool(sampling.logprob_token_ids) for _, sampling in engine.asked] == [True, False, False, False]
+
+
 @pytest.mark.parametrize(
     ("engine", "said"),
     [
