@@ -108,6 +108,10 @@ def log_to_stderr(settings: Settings) -> None:
     if settings.log_format == "json":
         handler = logging.StreamHandler()
         handler.setFormatter(JSONFormatter(prompts=settings.log_prompts))
+    elif not err.is_terminal:
+        # Whoever gathers lines wants each record in one, not folded to a screen's width.
+        handler = logging.StreamHandler()
+        handler.setFormatter(LogFormatter(prompts=settings.log_prompts, stamped=True))
     else:
         handler = RichHandler(console=err, show_path=False, omit_repeated_times=False, log_time_format="[%X]")
         handler.setFormatter(LogFormatter(prompts=settings.log_prompts))

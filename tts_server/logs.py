@@ -28,20 +28,25 @@ class Private:
 
 
 class LogFormatter(logging.Formatter):
-    """Formats records for the operator's eyes; a line that belongs to a request begins with its id.
+    """Formats records for the operator's eyes; what belongs to a request begins with its id.
 
     Args:
         prompts: whether what was asked and answered may be seen.
+        stamped: whether time and level come first.
     """
 
-    def __init__(self, *, prompts: bool) -> None:
-        super().__init__("%(message)s")
+    def __init__(self, *, prompts: bool, stamped: bool = False) -> None:
+        super().__init__("%(asctime)s %(levelname)-8s %(message)s" if stamped else "%(message)s", "%Y-%m-%dT%H:%M:%S%z")
         self._prompts = prompts
 
     def format(self, record: logging.LogRecord) -> str:
         self._censor(record)
-        said, id_ = super().format(record), request_id.get()
-        return f"[{id_}] {said}" if id_ else said
+        return super().format(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the name in the standard library
+        if id_ := request_id.get():
+            record.message = f"[{id_}] {record.message}"
+        return super().formatMessage(record)
 
     def _censor(self, record: logging.LogRecord) -> None:
         if self._prompts and isinstance(record.args, tuple):

@@ -65,13 +65,21 @@ def test_serve_says_one_line_when_it_is_ready_answers_and_ends_on_a_signal() -> 
                 said,
             )
             assert ready, said
-            answer = httpx.post(f"{ready[1]}/v1/chat/completions", json=body(tts={"strategy": "best_of_n"}))
+            answer = httpx.post(
+                f"{ready[1]}/v1/chat/completions",
+                json=body(tts={"strategy": "best_of_n"}),
+                headers={"x-request-id": "mine"},
+            )
             assert answer.status_code == 200
             chat = ran("chat", "hi", "--url", ready[1])
             assert "You said: hi" in chat.stdout
             running.send_signal(signal.SIGTERM)
             assert running.wait(20) == 0
             assert running.stdout.read() == ""
+            assert running.stderr
+            # Nobody's screen is behind it: each record is one line.
+            (line,) = [line for line in running.stderr if "best_of_n" in line]
+            assert re.fullmatch(r"\S+ INFO     \[mine\] chatcmpl-\w+ trace-\w+: best_of_n, .* s\n", line)
         finally:
             running.kill()
 
