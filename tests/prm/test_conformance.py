@@ -23,6 +23,8 @@ from prm import (
     StepScores,
     check_scores,
 )
+from prm.family import Layout
+from prm.generative import GenerativePRM
 from prm.transformers import TransformersBackend, load_prm, read_config
 from strategies.base import Chunk, Prompt, Sampling
 from strategies.budget import Account
@@ -114,7 +116,62 @@ def of_family(path: str, delay_s: float) -> Member:
     return Member(prm, lambda: backend.waiting == 0, lambda: backend.computed, partial(elsewhere, backend.close))
 
 
-MEMBERS = [fake, judge, judge_by_text]
+class Verifying:
+    """A verifier that writes and reads as the prompt's token ids alone say."""
+
+    max_len = 4000
+
+    def __init__(self, delay_s: float) -> None:
+        self.computed = self.live = 0
+        self._delay_s = delay_s
+
+    async def start(self) -> None:
+        """Needs none."""
+
+    async def close(self) -> None:
+        """Needs none."""
+
+    async def write(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        stops: Sequence[Sequence[str]],
+        max_tokens: int,
+        *,
+        on_tokens: OnTokens | None = None,
+    ) -> list[str]:
+        await self._compute(len(prompts), on_tokens)
+        return [f"So the step is \\boxed{{{'in' if sum(prompt) % 3 == 0 else ''}correct}}." for prompt in prompts]
+
+    async def read(self, layouts: Sequence[Layout], *, on_tokens: OnTokens | None = None) -> list[tuple[float, ...]]:
+        await self._compute(len(layouts), on_tokens)
+        return [(sum(layout.token_ids) % 101 / 100,) for layout in layouts]
+
+    async def _compute(self, tokens: int, on_tokens: OnTokens | None) -> None:
+        self.live += 1
+        try:
+            await asyncio.sleep(self._delay_s)
+        finally:
+            self.live -= 1
+        self.computed += tokens
+        if on_tokens:
+            on_tokens(tokens)
+
+
+@cache
+def tokenizer() -> Any:
+    from tiny_prm import qwen_tokenizer
+
+    return qwen_tokenizer()
+
+
+def generative(delay_s: float) -> Member:
+    pytest.importorskip("transformers")
+    verifying = Verifying(delay_s)
+    prm = GenerativePRM(tokenizer(), verifying.write, verifying)
+    return Member(prm, lambda: verifying.live == 0, lambda: verifying.computed)
+
+
+MEMBERS = [fake, judge, judge_by_text, generative]
 
 
 @pytest.fixture(params=[*MEMBERS, *FAMILIES], ids=lambda made: made if isinstance(made, str) else made.__name__)
@@ -149,6 +206,15 @@ def test_it_has_a_name_and_an_aggregation(make: Callable[[float], Member]) -> No
     assert isinstance(prm, ProcessRewardModel)
     assert prm.name
     assert prm.aggregation in AGGREGATIONS
+
+
+def test_the_documentation_tells_its_default_aggregation(make: Callable[[float], Member]) -> None:
+    prm = make(0).prm
+    page = (Path(__file__).parents[2] / "docs" / "reward_models.md").read_text()
+    told = {row.split("`")[1]: row.split("`")[3] for row in page.splitlines() if row.startswith("| `")}
+    assert set(told) == {*FAMILIES, "generative", "judge"}
+    # The model of `labels` that is tested here says another itself.
+    assert prm.name in ("fake", "labels") or told[prm.name] == prm.aggregation
 
 
 def test_one_score_a_step_in_the_order_asked(make: Callable[[float], Member]) -> None:
