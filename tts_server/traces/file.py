@@ -102,10 +102,13 @@ class Writer:
         taken = [row for row in packed if len(row[4]) + len(row[5]) <= self._max_bytes // SHARE]
         with self._connection as transaction:
             transaction.execute("BEGIN IMMEDIATE")
-            transaction.executemany(
-                "INSERT INTO traces (id, owner, created, strategy, head, body) VALUES (?, ?, ?, ?, ?, ?)",
-                taken,
-            )
+            if taken:
+                # One statement: each gives Python's lock away and asks for it again, which the requests would wait for.
+                places = ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(taken))
+                transaction.execute(
+                    f"INSERT INTO traces (id, owner, created, strategy, head, body) VALUES {places}",
+                    [value for row in taken for value in row],
+                )
             transaction.execute("DELETE FROM traces WHERE created < ?", [time.time() - self._max_age_s])
             while self._pages("page_count") - self._pages("freelist_count") > self._max_bytes:
                 transaction.execute("DELETE FROM traces WHERE row IN (SELECT row FROM traces ORDER BY row LIMIT 16)")

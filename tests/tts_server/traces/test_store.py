@@ -167,6 +167,7 @@ def test_a_smaller_bound_gives_room_back_to_the_disk(tmp_path: Path) -> None:
 
 
 def test_large_ones_are_exported_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file, "SMALL_BYTES", 0)
     monkeypatch.setattr(file, "PAGE_BYTES", 3 * len(zlib.compress(row(RECORD, "full").body, 1)))
 
     async def main() -> None:
