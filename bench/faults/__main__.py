@@ -31,7 +31,12 @@ def served(upstream: str, folder: Path, port: int) -> tuple[list[str], dict[str,
     """The command of the server and its environment."""
     command = [sys.executable, "-m", "bench.faults.inside", "serve", "--engine", "openai", "--upstream", upstream]
     command += ["--prm", "fake,judge", "--port", str(port), "--log-level", "error"]
-    return command, {"TTS_SERVER_DATA_DIR": str(folder / "data"), "TTS_SERVER_MAX_REQUESTS": "2048"}
+    # All slow readers are to be under way at once.
+    return command, {
+        "TTS_SERVER_DATA_DIR": str(folder / "data"),
+        "TTS_SERVER_MAX_REQUESTS": "2048",
+        "TTS_SERVER_MAX_LIVE_SAMPLES": "1024",
+    }
 
 
 async def measure(requests: int, clients: int, readers: int, seed: int) -> Run:

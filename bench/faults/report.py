@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from bench.faults.clients import Outcome
-from bench.faults.run import Run
+from bench.faults.run import Run, quarters
 from bench.faults.watch import MIB, Held
 
 
@@ -16,7 +16,7 @@ def report(seen: Run, seed: int) -> list[str]:
     faults = Counter(o.ask.mark.fault for o in outcomes)
     late = [o.late_s for o in answered if not o.ask.slow] or [0.0]
     ledger, slow, disk = seen.ledger, seen.slow, seen.disk
-    mean = [sum(part) / len(part) / MIB for part in _parts(seen.rss, 4)]
+    mean = [value / MIB for value in quarters(seen.rss)]
     return [
         f"- {len(outcomes)} requests of {len({o.ask.strategy for o in outcomes})} strategies and routes in "
         f"{seen.seconds:.0f} s, seed {seed}: {len(seen.problems)} of them, or of what follows, went wrong",
@@ -56,11 +56,6 @@ def _told(outcome: Outcome) -> str:
 
 def _held(held: Held) -> str:
     return f"{held.files} files ({held.sockets} TCP sockets) and {held.threads} threads"
-
-
-def _parts(values: Sequence[int], count: int) -> list[Sequence[int]]:
-    size = max(1, len(values) // count)
-    return [values[i * size : (i + 1) * size] or values[-1:] for i in range(count)]
 
 
 def _worst(values: Sequence[float], share: float) -> float:

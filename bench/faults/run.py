@@ -17,9 +17,11 @@ from bench.faults.watch import Held, Watch, settled
 
 READERS_FROM, DISK_FROM, BURST_FROM, WARM_FROM = 10_000_000, 20_000_000, 30_000_000, 40_000_000
 """Numbers of the requests of each part; the storm's begin at 0."""
-BURST = 256
-"""Requests at once, in the end: what a lost permit or connection would hold up."""
+BURST = 1536
+"""Requests at once, in the end, more than samples grow at once: what a lost permit or connection would hold up."""
 QUIET_S = 30.0
+GROWTH = 1.1
+"""Of the server's memory, from the first quarter of the storm to its last."""
 GENERATED = "tts_generated_tokens_total"
 UNDER_WAY = ("tts_requests_running", "tts_live_samples", "tts_queue_depth")
 
@@ -59,12 +61,22 @@ class Run:
             found.append(f"the metrics tell {self.generated:g} generated tokens, the traces {self.ledger.tokens}")
         if self.left_upstream:
             found.append(f"{self.left_upstream} calls of the upstream go on")
+        first, *_, last = quarters(self.rss)
+        if last > GROWTH * first:
+            found.append(f"memory: {first:.0f} bytes in the storm's first quarter, {last:.0f} in its last")
         # Python begins up to so many threads for what blocks, and keeps them.
         for name, more in (("files", 0), ("sockets", 0), ("threads", (os.cpu_count() or 1) + 4)):
             for held in (self.between, self.after):
                 if getattr(held, name) > getattr(self.before, name) + more:
                     found.append(f"{name}: {self.before} before, {held} later")
         return found
+
+
+def quarters(values: Sequence[int]) -> list[float]:
+    """The mean of each quarter of some values."""
+    size = max(1, len(values) // 4)
+    parts = [values[i * size : (i + 1) * size] or values[-1:] for i in range(4)]
+    return [sum(part) / len(part) for part in parts]
 
 
 async def run(
@@ -118,6 +130,6 @@ async def _up(url: str, pid: int, upstream: FaultyUpstream) -> None:
     """Waits until the server has found its upstream again, and nothing is under way."""
     async with httpx.AsyncClient(base_url=url, timeout=10) as http:
         async with asyncio.timeout(QUIET_S):
-            while (await http.get("/health")).status_code != 200:  # noqa: ASYNC110  it is over there
+            while (await http.get("/ready")).status_code != 200:  # noqa: ASYNC110  it is over there
                 await asyncio.sleep(0.2)
     await _ended(upstream)
