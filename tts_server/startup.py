@@ -11,6 +11,7 @@ from tts_server.admission import Admission
 from tts_server.config import Settings
 from tts_server.engines.base import Slotted
 from tts_server.keys import Keys
+from tts_server.metrics.shown import HasUpstreams
 from tts_server.service import Service
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ def _context(tokens: int | None) -> str:
 
 def _engine(service: Service) -> str:
     engine = service.engine
+    if isinstance(engine, HasUpstreams):
+        return f"openai, at {', '.join(upstream.origin for upstream in engine.upstreams)}"
     name = type(engine).__name__.removesuffix("Engine").lower()
     slots = engine.slots if isinstance(engine, Slotted) else None
     return name if slots is None else f"{name}, grows {slots} samples a step"

@@ -113,6 +113,23 @@ def test_promtool_has_nothing_to_say(arguments: list[str]) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
+def test_promtool_can_read_every_query_of_the_dashboards(tmp_path: Path) -> None:
+    asked = [
+        target["expr"]
+        for file in DASHBOARDS
+        for panel in dashboard(file)["panels"]
+        for target in panel.get("targets", ())
+    ]
+    assert len(asked) > 20
+    # As Grafana fills them in; promtool reads queries where they are rules.
+    filled = [re.sub(r"\$\{?\w+\}?", "x", expr.replace("$__rate_interval", "1m")) for expr in asked]
+    rules = [{"record": f"panel:{number}", "expr": expr} for number, expr in enumerate(filled)]
+    (tmp_path / "rules.json").write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
+    ran = promtool("check", "rules", str(tmp_path / "rules.json"))
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert f"{len(asked)} rules found" in ran.stdout
+
+
 def test_promtool_reads_the_page_itself() -> None:
     async def told() -> httpx.Response:
         async with serving(prms=[FakePRM()]) as client:

@@ -12,6 +12,7 @@ from prm import FakePRM
 from tts_server.app import create_app
 from tts_server.config import KeyLimits, RequestLimit, Settings
 from tts_server.engines.fake import FakeEngine
+from tts_server.engines.openai_replicas import ReplicatedEngine
 from tts_server.startup import facts, tell
 
 
@@ -44,6 +45,11 @@ def test_it_tells_the_model_the_engine_the_limits_and_the_keys() -> None:
 def test_without_keys_it_says_who_is_let_in(host: str, said: str) -> None:
     told = facts(create_app(FakeEngine(), (), Settings(host=host, traces="off")))
     assert (told["keys"], told["reward models"], told["engine"], told["traces"]) == (said, "none", "fake", "off")
+
+
+def test_it_tells_every_upstream() -> None:
+    engine = ReplicatedEngine(["http://a:8000/v1", "http://b:8000/v1"], name="m")
+    assert facts(create_app(engine, (), Settings()))["engine"] == "openai, at http://a:8000, http://b:8000"
 
 
 @pytest.mark.parametrize("terminal", [True, False])
