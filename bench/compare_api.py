@@ -119,7 +119,36 @@ class Difference(NamedTuple):
     theirs: str
 
 
-REASONS: Mapping[str, str] = {}
+_NULL = "null in vLLM's answers unless it was asked for; the specification lets it be left out"
+_ASKED = "vLLM's own extension, null unless it was asked for"
+REASONS: Mapping[str, str] = {
+    "tts": "what the search decided and what it cost: ours alone",
+    "usage.completion_tokens_details*": "what is generated beside the answer is reasoning; vLLM tells it for some",
+    "usage.prompt_tokens_details*": "vLLM tells cached tokens only with --enable-prompt-tokens-details",
+    "choices*.message.annotations": _NULL,
+    "choices*.message.audio": _NULL,
+    "choices*.message.function_call": _NULL,
+    "choices*.message.reasoning": "null would hide reasoning_content from clients that read both: it is left out",
+    "choices*.logprobs.refusal": "required by the specification",
+    "choices*.logprobs": "required by the specification, null where none were asked for; vLLM's streams leave it out",
+    "choices*.delta.reasoning": "a search tells its progress as reasoning, under both names",
+    "choices*.delta.reasoning_content": "a search tells its progress as reasoning, under both names",
+    "choices*.stop_reason": "vLLM's own extension of a chat's choice; of a text's both have it",
+    "choices*.token_ids": _ASKED,
+    "choices*.prompt_token_ids": _ASKED,
+    "choices*.prompt_logprobs": _ASKED,
+    "choices*.routed_experts": _ASKED,
+    "prompt_logprobs": _ASKED,
+    "prompt_token_ids": _ASKED,
+    "prompt_text": _ASKED,
+    "kv_transfer_params": _ASKED,
+    "ec_transfer_params": _ASKED,
+    "metrics": _ASKED,
+    "service_tier": _NULL,
+    "system_fingerprint": _NULL,
+    "error.code": "a string by the specification; vLLM sends the status as a number",
+    "error.param": "we name the field of every refusal; vLLM that of some",
+}
 """Which differences there may be, by a pattern of their place, and why."""
 
 

@@ -35,6 +35,9 @@ def test_without_a_key_nothing_but_health_answers(keys: Path, header: str | None
         engine = FakeEngine()
         async with serving(engine, settings=Settings(api_key_file=keys), headers=headers) as client:
             assert (await client.get("/health")).status_code == 200
+            # A browser asks before it sends a key, and learns no more than which methods there are.
+            asked = await client.options("/v1/chat/completions")
+            assert (asked.status_code, asked.json()["error"]["code"]) == (405, "method_not_allowed")
             for method, path in [
                 ("POST", "/v1/chat/completions"),
                 ("GET", "/v1/models"),
