@@ -63,7 +63,7 @@ FIRST_TOKEN = Family(
     _BY_STRATEGY,
     SECONDS,
 )
-LIVE = Family("tts_live_samples", "gauge", "Samples (branches) that the engine is growing now.", _BY_STRATEGY)
+LIVE = Family("tts_live_samples", "gauge", "Samples (branches) that were asked for and have not ended.", _BY_STRATEGY)
 SAMPLES = Family("tts_samples_total", "counter", "Samples that were begun.", _BY_STRATEGY)
 GENERATED = Family(
     "tts_generated_tokens_total", "counter", "Generated tokens, over all samples of a search.", _BY_STRATEGY
