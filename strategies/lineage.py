@@ -24,6 +24,9 @@ class Lineage:
         self._paths: dict[int, list[int]] = {}
         self._lengths: set[int] = set()
         self._roots: set[TokenIds] = set()
+        self._unread: list[tuple[int, int | None, bool, str, str]] = []
+        """Samples whose steps are not in `_steps` yet: number, the only parent, whether it goes on from token ids,
+        text and stop."""
         self._steps: dict[int, list[int]] = {}
         self._chains: dict[int, int] = {}
         self._texts: dict[str, list[int]] = {}
@@ -56,7 +59,16 @@ class Lineage:
             for path in (prompt + ids, *((prompt + ids[:-1],) if eos else ())):
                 self._paths.setdefault(hash(path), []).append(number)
                 self._lengths.add(len(path))
-        before = self._chains.get(parents[0], 0) if len(parents) == 1 else 0
+        self._unread.append((number, parents[0] if len(parents) == 1 else None, continued, text, stop))
+
+    def _read_steps(self) -> None:
+        """Takes in what the samples since the last time say step by step, which only a reward model asks for."""
+        for number, parent, continued, text, stop in self._unread:
+            self._read(number, parent, continued, text, stop)
+        self._unread.clear()
+
+    def _read(self, number: int, parent: int | None, continued: bool, text: str, stop: str) -> None:
+        before = 0 if parent is None else self._chains.get(parent, 0)
         whole, bare = text.strip(), text.removesuffix(stop).strip()
         self._chains[number] = _chain(before, [whole] if whole else [])
         # A search takes a sample for a step after others, a reader of a whole solution splits it.
@@ -111,6 +123,7 @@ class Lineage:
 
     def scored(self, solutions: Sequence[Sequence[str]]) -> list[int | None]:
         """The sample with which each solution ends."""
+        self._read_steps()
         found = [self._steps.get(_chain(0, steps)) for steps in solutions]
         return [_least(numbers, self._scorings) if numbers else None for numbers in found]
 

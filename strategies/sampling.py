@@ -109,7 +109,10 @@ async def elect(candidates: Sequence[Candidate], selector: Selector | None, with
     known = iter(await canonical([a for a in answers if a is not None], within_s))
     keys = [None if a is None else next(known) for a in answers]
     outcome = vote(candidates, keys, selector or "majority")
-    weighed = tuple(replace(c, weight=w) for c, w in zip(candidates, outcome.weights, strict=True))
+    weighed = tuple(
+        Candidate(c.sample, c.answer, c.step_scores, c.score, w)
+        for c, w in zip(candidates, outcome.weights, strict=True)
+    )
     return Final(weighed, outcome.ranking, selector, outcome.confidence, outcome.votes)
 
 

@@ -108,7 +108,7 @@ class Preset(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     strategy: str
-    budget: BudgetConfig = BudgetConfig()
+    budget: BudgetConfig = Field(default_factory=BudgetConfig)
     prm: str | None = None
 
     @property

@@ -38,7 +38,7 @@ class TTS(Wire):
     model_config = ConfigDict(extra="allow")
 
     strategy: str | None = None
-    budget: BudgetConfig = BudgetConfig()
+    budget: BudgetConfig = Field(default_factory=BudgetConfig)
     prm: str | None = None
     """Which reward model scores; the server's own if not given."""
     return_candidates: bool = False

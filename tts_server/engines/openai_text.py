@@ -25,10 +25,12 @@ class ChatText:
             delta: of OpenAI's stream.
             ended: whether it is the choice's last.
         """
-        thought = text_in(delta.get("reasoning")) or text_in(delta.get("reasoning_content"))
         content = text_in(delta.get("content"))
         calls: Sequence[Mapping[str, Any]] = delta.get("tool_calls") or ()
-        text = "" if self._answered else self._think(thought)
+        if self._answered:
+            text = ""
+        else:
+            text = self._think(text_in(delta.get("reasoning")) or text_in(delta.get("reasoning_content")))
         if content or calls:
             text += self._end_thought()
         text += content + "".join(map(self._grow_call, calls))

@@ -24,6 +24,8 @@ _EXTRAS: Mapping[str, tuple[Any, ...]] = {
 """vLLM's additions to OpenAI's fields, each with the values that ask for nothing."""
 _PLAIN_TEMPLATE = {"add_generation_prompt": True, "continue_final_message": False}
 _FAILED = ("abort", "error")
+_OPENINGS = ({"role": "assistant", "content": ""}, {"role": "assistant"})
+"""What most upstreams begin each sample of a chat with; it says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +218,7 @@ class Samples:
             self._usage = usage
         for choice in choices:
             index = choice["index"]
-            if index not in self._growing:
+            if index not in self._growing or (choice.get("delta") in _OPENINGS and not choice.get("finish_reason")):
                 continue
             chunk = self._grow(index, choice, usage if self._continuous else None)
             if chunk.finish_reason:
@@ -228,10 +230,11 @@ class Samples:
                 yield chunk
 
     def _grow(self, index: int, choice: Mapping[str, Any], usage: Usage | None) -> Chunk:
-        delta: Mapping[str, Any] = choice.get("delta") or {}
+        finish, stop = _finish(choice)
         text = text_in(choice.get("text"))
-        text += self._texts[index].grow(delta, ended=choice.get("finish_reason") is not None)
-        token_ids = tuple(map(number_in, choice.get("token_ids") or ()))
+        text += self._texts[index].grow(choice.get("delta") or {}, ended=finish is not None)
+        ids = choice.get("token_ids")
+        token_ids = tuple(map(number_in, ids)) if ids else ()
         if self._counts_ids:
             tokens = len(token_ids)
         elif usage:
@@ -239,7 +242,6 @@ class Samples:
         else:
             tokens = int(bool(text))
         self._counted[index] += tokens
-        finish, stop = _finish(choice)
         prompt_tokens = 0
         if (
             index in self._unpaid
@@ -248,7 +250,8 @@ class Samples:
         ):
             self._unpaid.discard(index)
             prompt_tokens = known
-        before, told = read_logprobs(choice.get("logprobs") or {}, token_ids, self._sampling)
+        logprobs = choice.get("logprobs")
+        before, told = read_logprobs(logprobs, token_ids, self._sampling) if logprobs else ((), ())
         return Chunk(
             self._first + index,
             text=text,
