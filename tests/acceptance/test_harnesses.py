@@ -1,4 +1,5 @@
-"""lm-evaluation-harness and inspect-ai, unmodified, against a running server: the same texts and grades as ours.
+"""lm-evaluation-harness, inspect-ai and GuideLLM, unmodified, against a running server: the same texts and grades as
+ours, and a load that is answered.
 
 They are heavy and live in an environment of their own: HARNESS_PYTHON names its interpreter.
 """
@@ -137,3 +138,33 @@ def test_inspect_asks_for_a_strategy_by_the_models_alias(url: str, data: Path) -
     )  # fmt: skip
     (log,) = (data / "inspect").glob("*.json")
     agree(log, ours(url, data, "--model", "fake@best_of_n"), "pattern")
+
+
+def test_guidellm_loads_a_search_and_sees_its_thought_and_its_tokens(url: str, tmp_path: Path) -> None:
+    needs("guidellm", "guidellm")
+    prompts = "".join(json.dumps({"prompt": f"What is {i} + 1?"}) + "\n" for i in range(PROBLEMS))
+    (tmp_path / "rows.jsonl").write_text(prompts)
+    backend = {
+        "kind": "openai_http",
+        "target": url,
+        "request_format": "/v1/chat/completions",
+        "extras": {"body": {"tts": json.loads(SEARCH)}},
+    }
+    ran(
+        [
+            PYTHON, "-m", "guidellm", "run", "--backend", json.dumps(backend), "--profile", "kind=concurrent,streams=2",
+            "--constraint", f"kind=max_requests,count={PROBLEMS}",
+            "--data", f"kind=json_file,path={tmp_path / 'rows.jsonl'}",
+            "--output", f"kind=json,path={tmp_path / 'seen.json'}", "--disable-console",
+        ],
+        tmp_path,
+        HF_DATASETS_CACHE=str(tmp_path / "cache"),
+    )  # fmt: skip
+    (benchmark,) = json.loads((tmp_path / "seen.json").read_text())["benchmarks"]
+    seen = benchmark["requests"]
+    assert (len(seen["successful"]), seen["errored"], seen["incomplete"]) == (PROBLEMS, [], [])
+    for request in seen["successful"]:
+        assert "boxed" in request["output"]
+        assert "samples are under way" in request["reasoning_output"]
+        # Four samples of the same length: all that were generated are counted.
+        assert request["output_metrics"]["text_tokens"] % 4 == 0
