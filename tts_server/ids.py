@@ -1,14 +1,16 @@
 """Ids of answers, traces and requests."""
 
 import random
+import time
 
 _random = random.Random()
 
 
 def unique() -> str:
-    """128 random bits as 32 hexadecimal digits.
+    """The time in milliseconds and 80 random bits as 32 hexadecimal digits, as RFC 9562's version 7 has them.
 
-    Nobody's secret: who may read what an id names is looked at elsewhere. So the kernel is not asked for each, which
-    for an answer's three ids takes a twentieth of the server's time.
+    So later ones sort behind earlier ones, and a table that is kept by them grows at its end. Nobody's secret: who may
+    read what an id names is looked at elsewhere. So the kernel is not asked for each, which for an answer's three ids
+    takes a twentieth of the server's time.
     """
-    return f"{_random.getrandbits(128):032x}"
+    return f"{time.time_ns() // 1_000_000:012x}{_random.getrandbits(80):020x}"
