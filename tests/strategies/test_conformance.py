@@ -20,7 +20,7 @@ from prm import FakePRM, OnTokens, PRMError, ProcessRewardModel, StepScores
 from strategies import Entry, symbolic
 from strategies.base import Event, Final, Message, Prompt, Refused, Task
 from strategies.budget import TICK_S, Account, Budget
-from tts_server.engines.fake import FakeEngine
+from tts_server.engines.fake import FakeEngine, FakeRequest
 
 PLUGIN = '''
 from collections.abc import AsyncGenerator
@@ -256,6 +256,41 @@ def test_a_deadline_does_not_wait_for_algebra(entry: Entry, monkeypatch: pytest.
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     in_virtual_time(main())
+
+
+class Noting(Ledger):
+    """A reward model that notes what it is asked to score."""
+
+    def __init__(self, account: Account) -> None:
+        super().__init__(account)
+        self.asked: list[tuple[str, ...]] = []
+
+    async def score(
+        self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None
+    ) -> list[StepScores]:
+        self.asked += map(tuple, solutions)
+        return await super().score(question, solutions, on_tokens=on_tokens)
+
+
+def test_what_has_ended_is_scored_once(entry: Entry) -> None:
+    if not entry.scored:
+        return
+
+    def unequal(request: FakeRequest) -> str:
+        return f"{world()(request).removesuffix('.')}, {request.rng.getrandbits(64)}."
+
+    async def main() -> None:
+        account = Account()
+        prm = Noting(account)
+        options = few(entry, selector="weighted", max_steps=6)
+        async with aclosing(begin(entry, FakeEngine(unequal), prm, account=account, **options)) as events:
+            async for _ in events:
+                pass
+        ended = [steps for steps in prm.asked if "boxed" in steps[-1]]
+        assert len(ended) == len(set(ended))
+        assert ended or entry.name == "tree_of_thoughts"  # which writes its thoughts without ends
+
+    asyncio.run(main())
 
 
 def test_the_prompt_is_counted_as_the_client_sent_it(entry: Entry) -> None:

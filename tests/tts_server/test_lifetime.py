@@ -9,6 +9,7 @@ import httpx
 import pytest
 from serving import ask, body, content, frames, serving, until
 
+import strategies
 from prm import FakePRM
 from strategies.base import text_of
 from tts_server import lifetime
@@ -464,5 +465,22 @@ def test_a_server_that_closes_a_slow_request_s_connection_keeps_no_waiter() -> N
             with pytest.raises(httpx.ReadTimeout):
                 await client.post("/v1/chat/completions", json=body(), timeout=0.2)
             await stays_stopped(engine)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", strategies.registry())
+def test_probes_are_answered_while_a_search_runs(name: str) -> None:
+    async def main() -> None:
+        engine = FakeEngine(token_s=0.002)
+        async with serving(engine, [FakePRM()]) as client:
+            search = asyncio.create_task(ask(client, tts={"strategy": name}, max_tokens=60))
+            await until(lambda: engine.live > 0)
+            answered = 0
+            while not search.done() and answered < 5:
+                assert (await client.get("/health")).status_code == 200
+                answered += 1
+            assert (await search).status_code == 200
+            assert answered == 5
 
     asyncio.run(main())
