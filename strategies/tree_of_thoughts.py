@@ -17,6 +17,7 @@ from strategies.best_of_n import HowToAggregate
 from strategies.budget import Account
 from strategies.finishing import Finishing
 from strategies.prompts import Examples, SystemPrompt, prompted
+from strategies.sampling import refuse_logprobs
 from strategies.thought_tree import State, Tree
 from strategies.thoughts import EvaluationCount, EvaluationTokens, Evaluator, Policy, refuse_unthinkable
 
@@ -62,6 +63,7 @@ async def tree_of_thoughts(
 ) -> AsyncGenerator[Event, None]:
     """Searches a tree whose nodes are partial solutions, which the policy itself or a reward model evaluates."""
     refuse_unthinkable(task, evaluator, loaded=prm is not None)
+    refuse_logprobs(task)
     most = breadth if search == "bfs" else max_visits
     if task.choices > most:
         raise Refused(f"n is at most the states that the search keeps ({most}), got {task.choices}", "n")

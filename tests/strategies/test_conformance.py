@@ -258,6 +258,22 @@ def test_a_deadline_does_not_wait_for_algebra(entry: Entry, monkeypatch: pytest.
     in_virtual_time(main())
 
 
+def test_logprobs_spell_the_answer_or_are_refused(entry: Entry) -> None:
+    task = replace(TASK, sampling=replace(TASK.sampling, logprobs=0))
+
+    async def main() -> None:
+        engine = FakeEngine(world())
+        if entry.name in ("budget_forcing", "chain_of_action_thought", "early_exit", "tree_of_thoughts"):
+            with pytest.raises(Refused, match="has no logprobs of its own") as caught:
+                await search(entry, engine, reward(entry), task=task, **few(entry))
+            assert (caught.value.param, engine.generated) == ("logprobs", 0)
+            return
+        sample = (await search(entry, engine, reward(entry), task=task, **few(entry))).final.best.sample
+        assert "".join(token.token for token in sample.logprobs) == sample.text
+
+    asyncio.run(main())
+
+
 class Noting(Ledger):
     """A reward model that notes what it is asked to score."""
 
