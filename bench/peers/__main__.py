@@ -21,7 +21,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from bench.machine import machine, versions
-from bench.peers.contestants import CHAT, EIGHT, OURS, PEERS, Contestant, serving
+from bench.peers.contestants import BARE, CHAT, EIGHT, OURS, PEERS, Contestant, serving
 from bench.peers.drive import Timed, Work, drive
 from bench.peers.environments import Unavailable
 from bench.peers.stub import stub
@@ -30,6 +30,8 @@ from bench.tables import Sheet
 
 CLIENTS = 32
 TOKENS = 64
+PLAIN_PACE, STREAMED_PACE = 600, 300
+"""Requests a second that a server has to answer well, whatever more it can."""
 CHAT_PATH = "/v1/chat/completions"
 DIRECT = "the upstream itself"
 FAKE = {**CHAT, "model": "fake"}
@@ -72,8 +74,14 @@ async def fake_rounds(rounds: int, seconds: float, core: int, folder: Path) -> R
             stack.enter_context(running(command, port, folder / "fake.log"))
         url = f"http://127.0.0.1:{port}{CHAT_PATH}"
         for _ in range(rounds):
-            for name, work in (("plain", PLAIN), ("streamed", STREAMED)):
-                seen[Cell(OURS.name, name, CLIENTS)].append(await drive(url, work, CLIENTS, seconds))
+            for name, work, pace in (
+                ("plain", PLAIN, None),
+                ("streamed", STREAMED, None),
+                (f"plain, {PLAIN_PACE} a second", PLAIN, PLAIN_PACE),
+                (f"streamed, {STREAMED_PACE} a second", STREAMED, STREAMED_PACE),
+            ):
+                timed = await drive(url, work, CLIENTS, seconds, per_second=pace)
+                seen[Cell(OURS.name, name, CLIENTS)].append(timed)
     return seen
 
 
@@ -152,16 +160,22 @@ def upstream_sheet(seen: Rounds) -> Sheet:
             line += [f"{median(timed, lambda x: x.rate):.0f}", f"{p99(timed):.1f}", times(seen, name, work)]
         alone = median(seen[Cell(name, "one", 1)], lambda timed: timed.p50_ms)
         lines.append([*line, f"{alone - direct:.2f}"])
-    heads = [f"{work}, {what}" for work in ("one", "eight") for what in ("requests/s", "p99, ms", "ours is")]
+    heads = [
+        f"{work}, {what}" for work in ("one", "eight") for what in ("requests/s", "p99, ms", "ours is (no traces)")
+    ]
     return Sheet(["server", *heads, "added p50 at one client, ms"], lines)
 
 
 def times(seen: Rounds, name: str, work: str) -> str:
-    """How many times a peer's requests a second ours are: the median over paired rounds."""
-    if name == OURS.name:
+    """How many times a peer's requests a second ours are, and without traces: the medians over paired rounds."""
+    if name in (OURS.name, BARE.name):
         return ""
-    pairs = zip(seen[Cell(OURS.name, work, CLIENTS)], seen[Cell(name, work, CLIENTS)], strict=True)
-    return f"× {statistics.median(ours.rate / theirs.rate for ours, theirs in pairs):.1f}"
+
+    def ratio(mine: str) -> str:
+        pairs = zip(seen[Cell(mine, work, CLIENTS)], seen[Cell(name, work, CLIENTS)], strict=True)
+        return f"{statistics.median(ours.rate / theirs.rate for ours, theirs in pairs):.1f}"
+
+    return f"× {ratio(OURS.name)} ({ratio(BARE.name)})"
 
 
 def report(fake: Rounds, upstream: Rounds, left_out: dict[str, str]) -> list[str]:
@@ -183,7 +197,7 @@ def main(
     with tempfile.TemporaryDirectory() as name, on_core(load):
         folder = Path(name)
         fake = asyncio.run(fake_rounds(rounds, seconds, servers, folder))
-        contestants = [OURS, *(PEERS if peers else ())]
+        contestants = [OURS, BARE, *(PEERS if peers else ())]
         upstream, left_out = asyncio.run(upstream_rounds(contestants, rounds, seconds, servers, folder))
     lines = report(fake, upstream, left_out)
     print("\n".join(lines))
@@ -194,9 +208,11 @@ def main(
 
 
 NOTE = f"""Servers on one core, the load and the upstream on another; medians of rounds in which each server had its
-turn, ratios of paired rounds. `plain`: one answer of up to 16 tokens. `streamed`: {TOKENS} tokens, a chunk each.
-The upstream answers at once, and a stream with one piece a sample. `one`: one sample. `eight`: {EIGHT} samples, of
-which tts-server and its_hub return the answer that most agree on; optillm and LiteLLM pass `n` on, which is less."""
+turn, ratios of paired rounds. `plain`: one answer of up to 16 tokens. `streamed`: {TOKENS} tokens, a chunk each; as
+fast as {CLIENTS} clients ask, and at a pace, where a request is timed from when it was due. The upstream answers at
+once, and a stream with one piece a sample. `one`: one sample. `eight`: {EIGHT} samples, of which tts-server and its_hub
+return the answer that most agree on; optillm and LiteLLM pass `n` on, which is less. tts-server writes down a record of
+each search, which no peer does; `no traces` is without it."""
 
 
 if __name__ == "__main__":

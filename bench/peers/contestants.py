@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -83,6 +83,8 @@ OURS = Contestant(
     Work(CHAT, b"boxed{4}"),
     Work({**CHAT, "tts": {"strategy": "self_consistency", "n": EIGHT}}, b'"samples":8'),
 )
+BARE = replace(OURS, name="tts-server, no traces", env={"TTS_SERVER_TRACES": "off"})
+"""As the peers, which keep no record of a search."""
 PEERS = (
     Contestant(
         "its_hub 1.2.0",
@@ -127,7 +129,9 @@ def serving(contestant: Contestant, upstream: str, folder: Path) -> Iterator[str
     origin = f"http://127.0.0.1:{port}"
     command = contestant.start(port, upstream, folder)
     log = folder / f"{contestant.name.split()[0]}.log"
-    env = {"HF_HUB_OFFLINE": "1", **contestant.env}
+    data = folder / f"data-{port}"
+    data.mkdir()
+    env = {"HF_HUB_OFFLINE": "1", "TTS_SERVER_DATA_DIR": str(data), **contestant.env}
     with ExitStack() as stack:
         try:
             stack.enter_context(running(command, port, log, env, timeout_s=120, ready=contestant.ready))

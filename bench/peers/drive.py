@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from urllib.parse import urlsplit
 
 import orjson
@@ -48,21 +49,41 @@ class Timed:
         return 1000 * sorted(self.latencies)[int(0.99 * len(self.latencies))]
 
 
-async def drive(url: str, work: Work, clients: int, seconds: float, warm_up_s: float = 1.0) -> Timed:
+async def drive(
+    url: str, work: Work, clients: int, seconds: float, warm_up_s: float = 1.0, per_second: float | None = None
+) -> Timed:
     """What `clients` at once are answered within some seconds, after a warm-up that does not count.
+
+    Args:
+        url: where to.
+        work: what is asked.
+        clients: at once.
+        seconds: for so long.
+        warm_up_s: before.
+        per_second: requests in each second, all clients together, evenly; what waits for a client is timed from when
+            it was due. None: each client asks as soon as it has its answer.
 
     Raises:
         WrongAnswer: an answer was not what was expected.
     """
     request = _request(url, orjson.dumps(work.body))
-    warm = time.perf_counter() + warm_up_s
+    began = time.perf_counter()
+    warm = began + warm_up_s
     until = warm + seconds
     latencies: list[float] = []
+    numbers = count()
+
+    async def due() -> float:
+        if per_second is None:
+            return time.perf_counter()
+        at = began + next(numbers) / per_second
+        await asyncio.sleep(max(0.0, at - time.perf_counter()))
+        return at
 
     async def client() -> None:
         lane = _Lane(url)
         try:
-            while (asked := time.perf_counter()) < until:
+            while (asked := await due()) < until:
                 answer = await lane.ask(request)
                 if asked >= warm:
                     latencies.append(time.perf_counter() - asked)

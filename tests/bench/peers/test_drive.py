@@ -46,3 +46,21 @@ def test_a_server_that_closes_each_connection_is_asked_on_a_new_one() -> None:
             assert len(seen.latencies) >= 4
 
     asyncio.run(main())
+
+
+def test_a_pace_is_kept_and_waiting_for_a_client_counts() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.02)
+        writer.write(b"HTTP/1.0 200 OK\r\n\r\nyes")
+        writer.close()
+
+    async def main() -> None:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/x"
+            seen = await drive(url, Work({}, b"yes"), clients=1, seconds=0.2, warm_up_s=0, per_second=100)
+            assert 18 <= len(seen.latencies) <= 20
+            # One client cannot keep this pace: the last ones were due long before.
+            assert max(seen.latencies) > 0.1
+
+    asyncio.run(main())
