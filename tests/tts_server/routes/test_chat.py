@@ -142,6 +142,24 @@ def test_two_choices_of_a_search_are_the_two_best_distinct_answers() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(("strategy", "found"), [("beam_search", 1), ("best_of_n", 3), ("mcts", 1)])
+def test_candidates_that_are_not_there_have_no_choice_in_a_body_and_an_empty_one_in_a_stream(
+    strategy: str, found: int
+) -> None:
+    asked = {"tts": {"strategy": strategy, "n": 4}, "n": 3}
+
+    async def main() -> None:
+        async with serving(FakeEngine(lambda request: "It is 4."), [FakePRM()]) as client:
+            choices = (await ask(client, **asked)).json()["choices"]
+            assert [(c["index"], c["message"]["content"]) for c in choices] == [(i, "It is 4.") for i in range(found)]
+            seen = await frames(client, **asked)
+            told = {c["index"]: c["finish_reason"] for f in seen for c in f["choices"] if c["finish_reason"]}
+            assert [told[i] for i in range(3)] == ["stop"] * found + ["length"] * (3 - found)
+            assert [content(seen, i) for i in range(3)] == ["It is 4."] * found + [""] * (3 - found)
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("fields", [{}, SEARCH], ids=["single", "search"])
 def test_finish_reason_is_length_only_where_the_text_was_cut(fields: dict[str, Any]) -> None:
     async def main() -> None:
