@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from bench.intervals import Cell, Difference, difference
 
@@ -51,6 +52,10 @@ class Results:
             if cell.label == label and cell.budget == budget
         }
         return [cells[at] for q in qualities for d in difficulties if (at := (q, d)) in cells]
+
+    def tokens(self, label: str, budget: int, difficulties: Iterable[str]) -> float:
+        """Generated tokens a question, where the reward model is useless."""
+        return fmean(cell.completion_tokens for cell in self.of(label, budget, [0.0], difficulties))
 
     def gap(
         self,
@@ -113,7 +118,9 @@ def dvts_overtakes_beam(results: Results) -> Fact:
 
 
 def nothing_beats_majority(results: Results) -> Fact:
-    """Over the mixture of difficulties: where the right answer is not the most frequent one, the majority is wrong."""
+    """At equal tokens, over the mixture of difficulties: where the right answer is not the most frequent one, the
+    majority is wrong.
+    """
     rivals = [
         (label, n)
         for label in results.labels
@@ -122,16 +129,25 @@ def nothing_beats_majority(results: Results) -> Fact:
     ]
     # Many comparisons: one of them may be above by chance.
     level = 1 - 0.01 / max(1, len(rivals))
-    gaps = {rival: results.gap(rival[0], "majority", rival[1], [0.0], level=level) for rival in rivals}
+    gaps = {rival: _beside_majority(results, *rival, results.difficulties, level) for rival in rivals}
     (label, n), best = max(gaps.items(), key=lambda gap: gap[1].low)
     each = (f"{d}: {', '.join(_ahead(results, rivals, d, level)) or 'none'}" for d in results.difficulties)
     figures = (
-        f"The closest of {len(rivals)} rivals, {label} at N = {n}, minus the majority: {best} points over all "
-        f"difficulties. Ahead on one difficulty alone: {'; '.join(each)}"
+        f"The closest of {len(rivals)} rivals, {label} at N = {n}, minus the majority of as many tokens: {best} "
+        f"points over all difficulties. Ahead on one difficulty alone: {'; '.join(each)}"
     )
     return Fact("Nothing beats the majority when the reward model is useless", best.low <= 0, figures)
 
 
 def _ahead(results: Results, rivals: Sequence[tuple[str, int]], difficulty: str, level: float) -> list[str]:
-    gaps = ((label, n, results.gap(label, "majority", n, [0.0], [difficulty], level=level)) for label, n in rivals)
+    gaps = ((label, n, _beside_majority(results, label, n, [difficulty], level)) for label, n in rivals)
     return [f"{label} at {n} {gap}" for label, n, gap in gaps if gap.low > 0]
+
+
+def _beside_majority(results: Results, label: str, n: int, difficulties: Sequence[str], level: float) -> Difference:
+    """The rival minus the smallest majority that has as many tokens, within a twentieth; the largest if none has."""
+    spent = results.tokens(label, n, difficulties)
+    enough = (k for k in results.budgets if results.tokens("majority", k, difficulties) >= 0.95 * spent)
+    return results.gap(
+        label, "majority", n, [0.0], difficulties, other_budget=next(enough, results.budgets[-1]), level=level
+    )

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,15 @@ def test_nothing_beats_the_majority_unless_something_does(rival: int, holds: boo
         return cell(label, hits, quality=0.0)
 
     assert judged(useless("majority", 50), useless("dvts", rival), useless("rebase", 40)) == {"Nothing": holds}
+
+
+def test_the_majority_has_as_many_tokens_as_its_rival() -> None:
+    def spending(label: str, hits: int, budget: int, tokens: float) -> Cell:
+        return replace(cell(label, hits, quality=0.0, budget=budget), completion_tokens=tokens)
+
+    votes = [spending("majority", 50, 2, 100.0), spending("majority", 90, 16, 800.0)]
+    assert judged(*votes, spending("mcts", 90, 2, 790.0)) == {"Nothing": True}
+    assert judged(*votes, spending("mcts", 90, 2, 100.0)) == {"Nothing": False}
 
 
 def test_wilson_is_the_score_interval() -> None:
