@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from strategies.allocation import Increment, Point, hull, increments, settled, verified
+from strategies.allocation import Increment, Point, hull, increments, verified
 from strategies.arms import VOTES
 from strategies.base import Selector
 from strategies.difficulty import Attempt, estimate
 from strategies.policy import STOP, Policy
+from strategies.waves import Vote, shrunk
 
 
 class Bid(NamedTuple):
@@ -64,16 +65,13 @@ class Bidder:
     def _voted(self, known: Known, room: int) -> dict[int, float]:
         """Chance of a right answer by further samples, as far as the votes tell."""
         n = len(known.attempts)
-        # Of Jeffreys' prior and as many graded samples: no estimate is as sure as 0 or 1.
-        p = (estimate(known.attempts, None).p * n + 0.5) / (n + 1)
+        p = estimate(known.attempts, None).p
         votes = Counter(a.key for a in known.attempts if a.key is not None).most_common(2)
         first, second = ([count for _, count in votes] + [0, 0])[:2]
-        # What more than half of the samples say is what most of them say; below, that may be wrong.
-        trust = min(1.0, 2 * p)
         reached: Callable[[int], float] = (
-            (lambda more: verified(p, n + more))
+            (lambda more: verified(shrunk(p, n), n + more))
             if self.selector == "best"
-            else (lambda more: trust * settled(first, second, more))
+            else Vote(p, n, first, second).reached
         )
         return {more: reached(more) for more in (0, *(1 << i for i in range(room.bit_length())))}
 

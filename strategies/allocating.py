@@ -10,7 +10,6 @@ from typing import Any
 import strategies
 from prm import Aggregation, PRMError, ProcessRewardModel
 from strategies import priors
-from strategies.allocation import settled
 from strategies.arms import VOTES, Arms, missing, pilot_wall_s
 from strategies.attempts import sub_seed
 from strategies.base import Engine, Event, Final, Incumbent, Progress, Refused, Task, text_of
@@ -22,6 +21,7 @@ from strategies.policy import STOP, Cell, Policy, choose, complete_options
 from strategies.replay import ReplayEngine, ReplayPRM
 from strategies.sampling import elect, with_temperature
 from strategies.self_consistency import is_settled, is_unanimous
+from strategies.waves import Vote
 
 PILOT = 4
 """Samples: Beta stopping at 0.95 never stops before four agree (2305.11860)."""
@@ -86,13 +86,17 @@ class Allocation:
             cell = self._choice.cell
             if cell is None or cell.strategy == STOP:
                 reason = "no_better_arm"
+            elif not self._is_worth(cell):
+                reason = "no_gain"
+                if self._seen.drawn.samples <= self._seen.pilot.samples:
+                    self._choice.cell = None
             elif cell.strategy in VOTES and not self._seen.short and (more := missing(cell, self._seen.drawn)):
                 # Each wave doubles what there is, so that there are few of them.
                 async with aclosing(self._seen.draw(min(self._seen.drawn.samples, more))) as drawing:
                     async for line in drawing:
                         yield line
                 yield Incumbent((await self._seen.elect("majority")).best)
-                reason = self._judge_wave(cell)
+                reason = self._judge_wave()
             else:
                 async with aclosing(self._arm(cell)) as events:
                     async for event in events:
@@ -127,22 +131,36 @@ class Allocation:
             told = {name: round(value, 6) for name, value in features(attempts).items()}
             self._of_pilot = {"difficulty": round(self._estimate.p, 6), "features": told}
 
-    def _judge_wave(self, cell: Cell) -> Reason | None:
+    def _judge_wave(self) -> Reason | None:
         """Why no more votes are needed; where the best score decides, they do not tell."""
-        if self._seen.short or complete_options(cell)["selector"] == "best":
+        if self._seen.short or self._by_score(self._choice.cell):
             return None
-        votes, more = self._seen.votes, missing(cell, self._seen.drawn)
-        if is_settled(votes, self._wishes.confidence):
-            return "settled"
-        return "no_gain" if more and self._gain_a_thousand(votes, more) < self._wishes.min_gain else None
+        return "settled" if is_settled(self._seen.votes, self._wishes.confidence) else None
 
-    def _gain_a_thousand(self, votes: Sequence[str | None], more: int) -> float:
-        """By how much more votes raise the chance that the vote names what the model answers most, a 1000 tokens."""
-        counts = [count for _, count in Counter(vote for vote in votes if vote is not None).most_common(2)]
-        first, second = ([*counts, 0, 0])[:2]
-        drawn = self._seen.drawn
-        tokens = more * drawn.tokens / max(1, drawn.samples)
-        return 1000 * (settled(first, second, more) - settled(first, second)) / max(1.0, tokens)
+    def _is_worth(self, cell: Cell) -> bool:
+        """Whether an arm gains as much a thousand tokens as is asked for; one that needs nothing more always is."""
+        seen, least = self._seen, self._wishes.min_gain
+        more = missing(cell, seen.drawn) if cell.strategy in VOTES else 1
+        if not least or seen.short or not more or self._choice.explored:
+            return True
+        told = cell.strategy not in VOTES or self._by_score(cell)
+        return 1000 * (self._tabled_rate(cell) if told else self._voted_rate(more)) >= least
+
+    def _voted_rate(self, most: int) -> float:
+        """What so many votes, or fewer, raise the chance of a right answer by at best, a token."""
+        attempts, known = self._seen.attempts, self._estimate
+        votes = Counter(vote for vote in self._seen.votes if vote is not None).most_common(2)
+        first, second = ([count for _, count in votes] + [0, 0])[:2]
+        tokens = max(1.0, self._seen.drawn.tokens / max(1, len(attempts)))
+        return Vote(known.p if known else 0.0, len(attempts), first, second).rate(most) / tokens
+
+    def _tabled_rate(self, cell: Cell) -> float:
+        """The same, as the table has it."""
+        stop = self._stop(cell.bin)
+        return (cell.accuracy - (stop.accuracy if stop else 0.0)) / max(1.0, cell.tokens.mean - self._seen.drawn.tokens)
+
+    def _by_score(self, cell: Cell | None) -> bool:
+        return cell is not None and cell.strategy in VOTES and complete_options(cell)["selector"] == "best"
 
     def _judge_arm(self) -> Reason | None:
         if self._choice.failed:

@@ -171,7 +171,7 @@ def settled(first: int, second: int, more: int = 0) -> float:
     total = 0.0
     for gained in range(more + 1):
         a, b = first + gained, second + more - gained
-        total += _beta_binomial(gained, more, first + 1, second + 1) * max(_ahead(a, b), _ahead(b, a))
+        total += beta_binomial(gained, more, first + 1, second + 1) * max(_ahead(a, b), _ahead(b, a))
     return total
 
 
@@ -181,7 +181,9 @@ def _ahead(first: int, second: int) -> float:
     return 1 - sum(math.comb(votes, k) for k in range(second + 1)) / (1 << votes)
 
 
-def _beta_binomial(k: int, n: int, a: int, b: int) -> float:
+def beta_binomial(k: int, n: int, a: int, b: int) -> float:
+    """The chance of k of n, each share being as likely as Beta(a, b) has it."""
+
     def beta(x: int, y: int) -> float:
         return math.lgamma(x) + math.lgamma(y) - math.lgamma(x + y)
 

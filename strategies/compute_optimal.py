@@ -46,7 +46,11 @@ async def compute_optimal(
     ] = 0.95,
     min_gain: Annotated[
         float,
-        Field(ge=0, le=1, description="The chance to better a vote that a thousand further tokens must promise."),
+        Field(
+            ge=0,
+            le=1,
+            description="The rise of the chance of a right answer that a thousand further tokens must promise.",
+        ),
     ] = 0.0,
     exploration: Annotated[
         float, Field(ge=0, le=1, description="The share of questions that get another arm that fits, at random.")

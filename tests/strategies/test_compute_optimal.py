@@ -186,9 +186,17 @@ def test_a_vote_is_drawn_in_waves_until_it_is_settled() -> None:
 
 def test_further_votes_must_promise_enough() -> None:
     script = [7, 8, 7, 8, 7, 8, 7, 8, 7]
-    patient, thrifty = (run(Watched(saying(*script, *script, words=50)), min_gain=gain) for gain in (0.0, 1.0))
-    assert decision(thrifty)["stop_reason"] == "no_gain"
-    assert thrifty.account.usage.samples == 8 < patient.account.usage.samples
+    patient, keen, thrifty = (run(Watched(saying(*script, *script, words=200)), min_gain=g) for g in (0.0, 0.4, 0.5))
+    assert decision(keen)["stop_reason"] == decision(thrifty)["stop_reason"] == "no_gain"
+    assert thrifty.account.usage.samples == 4 < keen.account.usage.samples < patient.account.usage.samples
+    assert (decision(thrifty)["chosen"], decision(keen)["chosen"]) == ("stop", "self_consistency")
+
+
+def test_a_search_must_promise_enough_too() -> None:
+    search = cell(0, "self_refine", 0.6, 1040)
+    some, none = (run(Watched(saying(*SPLIT)), policy=fitted(STOP, search), min_gain=gain) for gain in (0.3, 0.5))
+    assert (decision(some)["chosen"], decision(none)["chosen"]) == ("self_refine", "stop")
+    assert (decision(none)["stop_reason"], none.account.usage.samples) == ("no_gain", 4)
 
 
 HARD = World(seed=3, depth=4, p_step=0.35, wrong=(0.05,) * 20)
