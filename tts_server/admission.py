@@ -50,11 +50,13 @@ class _Tier:
 class _Owner(Share):
     """All requests of one owner."""
 
-    __slots__ = ("tier", "turns")
+    __slots__ = ("tier", "turns", "waiting")
 
     def __init__(self, tier: _Tier) -> None:
         super().__init__()
         self.tier = tier
+        self.waiting = 0
+        """Samples of its calls that wait."""
         self.turns = Turns[Flow]()
 
 
@@ -155,7 +157,8 @@ class Admission:
 
     Args:
         limit: samples that may grow at once, but for the rest of the last call that was let in.
-        max_waiting: samples that may wait before no more requests are taken.
+        max_waiting: samples that may wait before no more requests are taken, but from owners that have less than
+            their part of them.
         clock: seconds.
     """
 
@@ -186,10 +189,16 @@ class Admission:
         """Whether a call may begin at once; then nobody waits."""
         return self.live < self.limit
 
-    @property
-    def is_full(self) -> bool:
-        """Whether new requests have to be refused."""
-        return self.waiting >= self.max_waiting
+    def is_full(self, owner: str) -> bool:
+        """Whether new requests of the owner's have to be refused: as many samples wait as may, and its own part of
+        them, which is the same for all whose requests wait, is used up.
+        """
+        if self.waiting < self.max_waiting:
+            return False
+        tier = self._tiers[0]
+        known = tier.owners.get(owner)
+        mine, others = known.waiting if known else 0, len(tier.turns.waiting.keys() - {known})
+        return mine * (others + 1) >= self.max_waiting
 
     @property
     def waiting_calls(self) -> int:
@@ -272,12 +281,14 @@ class Admission:
             owner.turns.waiting[flow] = None
         flow.calls[call] = None
         self.waiting += call.n
+        owner.waiting += call.n
         if self._look is None:
             self._look = asyncio.get_running_loop().call_later(STALL_S, self._look_around)
 
     def _leave(self, flow: Flow, call: _Call) -> None:
         del flow.calls[call]
         self.waiting -= call.n
+        flow.owner.waiting -= call.n
         if not flow.calls:
             del flow.owner.turns.waiting[flow]
         if not flow.owner.turns.waiting:

@@ -39,7 +39,7 @@ class Gate:
         if self._drain.begun:
             gone = EngineUnavailable("The server is going down; another one, or this one once it is up again, will do.")
             return await error_response(gone, {"Connection": "close"})(scope, receive, send)
-        if refusal := self._refusal(scope):
+        if refusal := self._refusal(scope, owner):
             return await error_response(refusal)(scope, receive, send)
         FLOW.set(self._admission.flow(owner))
         self._inside += 1
@@ -50,11 +50,11 @@ class Gate:
             self._inside -= 1
             self._rate.note()
 
-    def _refusal(self, scope: Scope) -> TooManyRequests | None:
+    def _refusal(self, scope: Scope, owner: str) -> TooManyRequests | None:
         if self._inside >= self._limit:
             wait_s = self._rate.retry_after_s(1)
             said = f"The server has {self._limit} requests under way."
-        elif self._admission.is_full and spends(scope):
+        elif self._admission.is_full(owner) and spends(scope):
             wait_s = self._admission.retry_after_s
             said = f"{self._admission.waiting} samples wait for the engine already."
         else:

@@ -250,6 +250,27 @@ def test_who_waits_for_the_engine_lends_nothing(monkeypatch: pytest.MonkeyPatch)
     run(main())
 
 
+def test_who_has_filled_the_queue_keeps_nobody_else_out() -> None:
+    async def main() -> None:
+        queue = Queue(1, max_waiting=4)
+        admission = queue.admission
+        for number in range(5):
+            await queue.call(f"large {number}", admission.flow("large"))
+        assert admission.is_full("large")
+        # Half of four is theirs, as long as two want some.
+        for number in range(2):
+            assert not admission.is_full("small")
+            await queue.call(f"small {number}", admission.flow("small"))
+        assert admission.is_full("small")
+        assert admission.is_full("large")
+        assert not admission.is_full("third")
+        for name in ["large 0", "small 0"]:
+            await queue.end(name)
+        assert not admission.is_full("small")
+
+    run(main())
+
+
 def test_a_full_queue_says_when_it_will_have_drained() -> None:
     now = [0.0]
 
@@ -261,9 +282,9 @@ def test_a_full_queue_says_when_it_will_have_drained() -> None:
         await queue.call("0", admission.flow("0"))
         assert admission.retry_after_s == 5
         for number in range(1, 5):
-            assert not admission.is_full
-            await queue.call(str(number), admission.flow(str(number)))
-        assert admission.is_full
+            assert not admission.is_full("0")
+            await queue.call(str(number), admission.flow("0"))
+        assert admission.is_full("0")
         now[0] = 2.0
         await queue.end("0")
         # One sample in two seconds, and three that wait.
