@@ -132,7 +132,7 @@ def create_app(
         app.include_router(routes.router)
     paths = [route.path for route in app.routes if isinstance(route, Route)]
     counts.endpoints = frozenset(paths)
-    app.state.batches = Batches(app, engine, load, drain, settings, paths)
+    app.state.batches = Batches(app, engine, load, drain, settings, paths, scored=bool(prms))
     return app
 
 

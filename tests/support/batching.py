@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from prm import ProcessRewardModel
 from tts_server.app import create_app
 from tts_server.config import BatchConfig, Settings
 from tts_server.engines.base import ServedEngine
@@ -29,11 +30,15 @@ def jsonl(lines: Sequence[Any]) -> bytes:
 
 @asynccontextmanager
 async def batching(
-    data_dir: Path, engine: ServedEngine | None = None, batch: BatchConfig | None = None, **settings: Any
+    data_dir: Path,
+    engine: ServedEngine | None = None,
+    batch: BatchConfig | None = None,
+    prms: Sequence[ProcessRewardModel] = (),
+    **settings: Any,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a server that keeps its files and batches in a directory and goes on with those that are there."""
     limits = batch or BatchConfig()
-    app = create_app(engine or FakeEngine(), (), Settings(data_dir=data_dir, batch=limits, **settings))
+    app = create_app(engine or FakeEngine(), prms, Settings(data_dir=data_dir, batch=limits, **settings))
     await app.state.batches.start()
     try:
         transport = httpx.ASGITransport(app)

@@ -10,7 +10,7 @@ from tts_server.errors import StorageFull
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 SCHEMA = """
 CREATE TABLE files (
     row INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -59,7 +59,8 @@ CREATE TABLE batches (
     input_tokens INTEGER NOT NULL DEFAULT 0,
     cached_tokens INTEGER NOT NULL DEFAULT 0,
     output_tokens INTEGER NOT NULL DEFAULT 0,
-    reasoning_tokens INTEGER NOT NULL DEFAULT 0
+    reasoning_tokens INTEGER NOT NULL DEFAULT 0,
+    spent_tokens INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX batches_of_owner ON batches (owner, row);
 CREATE INDEX batches_by_status ON batches (status);
@@ -73,6 +74,9 @@ CREATE UNIQUE INDEX requests_of_batch ON requests (batch, number);
 """
 """A line of a batch is a row of `requests` until it is answered, and from then on a piece of the output or error file:
 one or the other, by one transaction."""
+
+FROM_1 = "ALTER TABLE batches ADD COLUMN spent_tokens INTEGER NOT NULL DEFAULT 0"
+"""To schema 2."""
 
 
 class StoreUnusable(Exception):
@@ -127,10 +131,10 @@ class Database:
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("BEGIN IMMEDIATE")
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if version not in (0, VERSION):
+        if version > VERSION:
             raise StoreUnusable(f"{path} has the schema {version}, this server knows {VERSION}; use the newer server")
-        if version == 0:
-            for statement in SCHEMA.split(";"):
+        if version < VERSION:
+            for statement in SCHEMA.split(";") if version == 0 else [FROM_1]:
                 self._connection.execute(statement)
             self._connection.execute(f"PRAGMA user_version = {VERSION}")
         self._connection.execute("COMMIT")

@@ -7,6 +7,7 @@ import orjson
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Scope
 
+from strategies.budget import Account
 from tts_server.batches.records import Answer, new_id
 from tts_server.errors import translate
 from tts_server.middleware import BATCH_LINE
@@ -14,8 +15,13 @@ from tts_server.middleware import BATCH_LINE
 log = logging.getLogger(__name__)
 
 
-async def dispatch(app: ASGIApp, endpoint: str, body: bytes, owner: str) -> Answer:
-    """What the app answers to a request of the owner's; cancelling this cancels the request."""
+async def dispatch(
+    app: ASGIApp, endpoint: str, body: bytes, owner: str, accounts: list[Account] | None = None
+) -> Answer:
+    """What the app answers to a request of the owner's; cancelling this cancels the request.
+
+    What it costs is told by `accounts`, which gets those that pay for it.
+    """
     request_id = new_id("req_")
     said = iter([{"type": "http.request", "body": body, "more_body": False}])
     heard: list[Message] = []
@@ -29,8 +35,11 @@ async def dispatch(app: ASGIApp, endpoint: str, body: bytes, owner: str) -> Answ
     async def send(message: Message) -> None:
         heard.append(message)
 
+    scope = _scope(endpoint, body, owner, request_id)
+    if accounts is not None:
+        scope["state"]["accounts"] = accounts
     try:
-        await app(_scope(endpoint, body, owner, request_id), receive, send)
+        await app(scope, receive, send)
     except Exception as error:
         # A server would log it as well, and the app has answered what it could.
         log.exception("%s: a batch's line failed", request_id)

@@ -157,8 +157,9 @@ class Jobs:
         )
         return None if row is None else Request(*row)
 
-    def answer(self, batch: Batch, request: Request, answer: Answer) -> bool:
+    def answer(self, batch: Batch, request: Request, answer: Answer, cost: int = 0) -> bool:
         """Puts an answer in its request's place; says whether the request still waited for one.
+        Its cost in tokens is paid from what the lines share.
 
         Raises:
             StorageFull: the disk is full; the request waits on.
@@ -173,10 +174,33 @@ class Jobs:
             self._database.change(
                 f"UPDATE batches SET {counted} = {counted} + 1, input_tokens = input_tokens + ?, "
                 "cached_tokens = cached_tokens + ?, output_tokens = output_tokens + ?, "
-                "reasoning_tokens = reasoning_tokens + ? WHERE id = ?",
-                *(spent.input, spent.cached, spent.output, spent.reasoning, batch.id),
+                "reasoning_tokens = reasoning_tokens + ?, spent_tokens = spent_tokens + ? WHERE id = ?",
+                *(spent.input, spent.cached, spent.output, spent.reasoning, cost, batch.id),
             )
         return True
+
+    def refuse(self, batch: Batch, request: Request, code: str, message: str) -> None:
+        """Puts into a request's place why it is not answered.
+
+        Raises:
+            StorageFull: the disk is full; the request waits on.
+        """
+        with self._database.transaction():
+            if self._take(batch.id, request.number):
+                self._write(batch.error_file_id, Piece(request.number, unanswered(request.custom_id, code, message)))
+                self._database.change("UPDATE batches SET failed = failed + 1 WHERE id = ?", batch.id)
+
+    def pay(self, id_: str, cost: int) -> None:
+        """Takes from what a batch's lines share what one has cost that has no answer."""
+        with self._database.transaction():
+            self._database.change("UPDATE batches SET spent_tokens = spent_tokens + ? WHERE id = ?", cost, id_)
+
+    def latest(self, batch: Batch, limit: int) -> list[bytes]:
+        """Lines of the output so far, the last ones."""
+        rows = self._database.rows(
+            "SELECT data FROM pieces WHERE file = ? ORDER BY number DESC LIMIT ?", batch.output_file_id, limit
+        )
+        return [row["data"] for row in reversed(rows)]
 
     def finalize(self, id_: str, now: int) -> None:
         """All is answered, and the files come next."""

@@ -4,7 +4,8 @@ from typing import Any
 
 import orjson
 
-from tts_server.batches.records import LineError, Request
+from tts_server.batches.records import BUDGET_KEY, LineError, Request
+from tts_server.batches.sharing import own_compute
 from tts_server.errors import shown
 
 MAX_CUSTOM_ID = 512
@@ -20,13 +21,15 @@ class LineReader:
         endpoint: what each line has to ask.
         max_lines: requests in one batch.
         max_line_bytes: of one line.
+        shared: the model of which all lines share one budget; None: each has its own.
     """
 
-    def __init__(self, endpoint: str, max_lines: int, max_line_bytes: int) -> None:
+    def __init__(self, endpoint: str, max_lines: int, max_line_bytes: int, shared: str | None = None) -> None:
         self.errors: list[LineError] = []
         self._endpoint = endpoint
         self._max_lines = max_lines
         self._max_line_bytes = max_line_bytes
+        self._shared = shared
         self._rest = b""
         self._number = 0
         self._stopped = False
@@ -104,6 +107,9 @@ class LineReader:
             raise _Wrong("invalid_body", "body is a JSON object.", "body")
         if body.get("stream"):
             raise _Wrong("unsupported_parameter", "body.stream: answers are not streamed in a batch.", "body.stream")
+        if self._shared is not None and (field := own_compute(body, self._shared)):
+            said = f"body.{field}: metadata.{BUDGET_KEY} has all lines answered by compute_optimal, within one budget."
+            raise _Wrong("unsupported_parameter", said, f"body.{field}")
         return orjson.dumps(body)
 
 

@@ -1,7 +1,9 @@
 """What is kept of files and batches, and how OpenAI writes it."""
 
+import re
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +15,25 @@ Purpose = Literal["batch", "batch_output"]
 
 KEEP_S = 30 * 24 * 3600
 """How long a file is kept if nothing else was asked for."""
+
+
+BUDGET_KEY = "tts_total_tokens"
+"""In a batch's metadata: tokens that its lines may cost together, the reward model's among them."""
+_NUMBER = re.compile(r"[1-9][0-9]{0,14}")
+
+
+def total_tokens(metadata: Mapping[str, str] | None) -> int | None:
+    """The budget that a batch's metadata names; None where it names none.
+
+    Raises:
+        ValueError: it is no number of tokens.
+    """
+    told = (metadata or {}).get(BUDGET_KEY)
+    if told is None:
+        return None
+    if not _NUMBER.fullmatch(told):
+        raise ValueError("a whole number of tokens above 0, as a string")
+    return int(told)
 
 
 def new_id(prefix: str) -> str:
@@ -176,6 +197,16 @@ class Batch:
     completed: int = 0
     failed: int = 0
     tokens: Tokens = Tokens()
+    spent_tokens: int = 0
+    """Generated and scored, also by what came to nothing; known only where `total_tokens` limits them."""
+
+    @property
+    def total_tokens(self) -> int | None:
+        """What its lines may cost together; None: each has a budget of its own."""
+        with suppress(ValueError):
+            return total_tokens(self.metadata)
+        # It was made when this word meant nothing.
+        return None
 
     @property
     def is_answered(self) -> bool:

@@ -7,10 +7,15 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from itertools import count
 
+import orjson
+
+from strategies.budget import Account
 from tts_server.batches.files import Files
 from tts_server.batches.jobs import Jobs
 from tts_server.batches.lines import LineReader
 from tts_server.batches.records import Answer, Batch, Ending, LineError, Request
+from tts_server.batches.shares import Shares, cost_of
+from tts_server.batches.sharing import Sharing
 from tts_server.batches.store import Store
 from tts_server.batches.validation import validate
 from tts_server.config import BatchConfig
@@ -19,8 +24,8 @@ from tts_server.load import Load
 
 log = logging.getLogger(__name__)
 
-Ask = Callable[[str, bytes, str], Awaitable[Answer]]
-"""An endpoint, a body and its owner: what the server says."""
+Ask = Callable[[str, bytes, str, list[Account]], Awaitable[Answer]]
+"""An endpoint, a body and its owner: what the server says. The list gets the accounts that pay for it."""
 
 RETRY_S = 5.0
 """Until something is tried again that the disk or a fault of ours kept from being done."""
@@ -46,6 +51,7 @@ class Runner:
 
     Args:
         store: what is to do, and where answers go.
+        shares: the budgets that lines share.
         ask: answers a line.
         model: batches that were made for another one wait for a server that serves it.
         load: the interactive requests.
@@ -57,6 +63,7 @@ class Runner:
     def __init__(
         self,
         store: Store,
+        shares: Shares,
         ask: Ask,
         model: str,
         load: Load,
@@ -65,6 +72,7 @@ class Runner:
         max_line_bytes: int,
     ) -> None:
         self._store = store
+        self._shares = shares
         self._ask = ask
         self._model = model
         self._load = load
@@ -110,7 +118,8 @@ class Runner:
         await self._submitted.wait()
 
     async def _validate(self, batch: Batch) -> None:
-        reader = LineReader(batch.endpoint, self._limits.max_lines, self._max_line_bytes)
+        shared = None if batch.total_tokens is None else batch.model
+        reader = LineReader(batch.endpoint, self._limits.max_lines, self._max_line_bytes, shared)
         try:
             await validate(batch, self._store, reader)
         except StorageFull as error:
@@ -148,9 +157,18 @@ class Runner:
                 return
             batch = waiting.pop(0)
             lines = self._running.setdefault(batch.id, {})
+            sharing = await self._shares.of(batch)
+            if sharing and not sharing.has_room:
+                # The end of one of its lines wakes it.
+                continue
             request = await self._store.jobs(Jobs.next, batch.id, tuple(lines))
-            if request is not None:
-                lines[request.number] = asyncio.create_task(self._line(batch, request))
+            if request is not None and sharing and sharing.is_spent:
+                await self._shares.refuse(batch, request, sharing)
+                self._woken.set()
+                waiting.append(batch)
+            elif request is not None:
+                granted = sharing.grant(request) if sharing else request
+                lines[request.number] = asyncio.create_task(self._line(batch, granted, sharing))
                 self._served[batch.id] = next(self._turn)
                 waiting.append(batch)
 
@@ -182,28 +200,37 @@ class Runner:
             async with asyncio.timeout(max(0.0, min([*ends, *looks, SWEEP_S]))):
                 await self._woken.wait()
 
-    async def _line(self, batch: Batch, request: Request) -> None:
+    async def _line(self, batch: Batch, request: Request, sharing: Sharing | None) -> None:
+        accounts: list[Account] = []
+        answered = False
         try:
-            answer = await self._answered(batch, request)
+            answer = await self._answered(batch, request, accounts)
             if answer.status == SPENT:
                 # It gives its place to others meanwhile.
                 self._waits[batch.id] = time.monotonic() + (answer.retry_after_s or RETRY_S)
             else:
-                await self._keep(batch, request, answer)
+                await self._keep(batch, request, answer, cost_of(accounts))
+                answered = True
+                if sharing and answer.good:
+                    sharing.learn(orjson.loads(answer.body))
         except Exception:
             log.exception("%s: line %d could not be answered; it will be tried again", batch.id, request.number)
             await asyncio.sleep(RETRY_S)
         finally:
             del self._running[batch.id][request.number]
+            if sharing:
+                sharing.end(request.number, cost_of(accounts), answered=answered)
             self._woken.set()
+            if sharing and not answered and accounts:
+                await self._store.jobs(Jobs.pay, batch.id, cost_of(accounts))
 
-    async def _answered(self, batch: Batch, request: Request) -> Answer:
+    async def _answered(self, batch: Batch, request: Request, accounts: list[Account]) -> Answer:
         """What the server says in the end: what it fails to answer is asked again."""
         failures = 0
         for attempt in range(UNAVAILABLE_TRIES):
             while not self._healthy():  # noqa: ASYNC110  an engine tells nobody that it is up again
                 await asyncio.sleep(LOOK_S)
-            answer = await self._ask(batch.endpoint, request.body, batch.owner)
+            answer = await self._ask(batch.endpoint, request.body, batch.owner, accounts)
             failures += answer.status != UNAVAILABLE
             if answer.status < 500 or not answer.retries or failures >= TRIES:
                 break
@@ -211,11 +238,11 @@ class Runner:
             await asyncio.sleep(min(MAX_WAIT_S, FIRST_WAIT_S * 2.0**attempt))
         return answer
 
-    async def _keep(self, batch: Batch, request: Request, answer: Answer) -> None:
+    async def _keep(self, batch: Batch, request: Request, answer: Answer, cost: int) -> None:
         """Stores an answer; on a full disk it waits for room, for to ask again would cost again."""
         while True:
             try:
-                await self._store.jobs(Jobs.answer, batch, request, answer)
+                await self._store.jobs(Jobs.answer, batch, request, answer, cost)
             except StorageFull as error:
                 log.error("%s: line %d waits to be stored: %s", batch.id, request.number, error.message)
                 await asyncio.sleep(RETRY_S)
@@ -239,6 +266,7 @@ class Runner:
         self._running.pop(id_, None)
         self._served.pop(id_, None)
         self._waits.pop(id_, None)
+        self._shares.drop(id_)
 
     async def _sweep(self) -> None:
         await self._store.files(Files.drop_expired, time.time())

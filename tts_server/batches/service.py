@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 from tts_server.batches.database import StoreTaken, StoreUnusable
 from tts_server.batches.dispatch import dispatch
 from tts_server.batches.runner import Runner
+from tts_server.batches.shares import Shares
 from tts_server.batches.store import Store
 from tts_server.config import ConfigError, Settings
 from tts_server.drain import Drain
@@ -34,15 +35,25 @@ class Batches:
         drain: from when on no line is begun.
         settings: where all is kept, and how much of it.
         paths: those that the app has.
+        scored: whether there is a reward model.
     """
 
     def __init__(
-        self, app: ASGIApp, engine: ServedEngine, load: Load, drain: Drain, settings: Settings, paths: Sequence[str]
+        self,
+        app: ASGIApp,
+        engine: ServedEngine,
+        load: Load,
+        drain: Drain,
+        settings: Settings,
+        paths: Sequence[str],
+        *,
+        scored: bool,
     ) -> None:
         self.limits = settings.batch
         self.model = engine.model
         self.endpoints = [endpoint for endpoint in ENDPOINTS if endpoint in paths]
         self._app = app
+        self._scored = scored
         self._engine = engine
         self._load = load
         self._drain = drain
@@ -91,7 +102,10 @@ class Batches:
             if self._store is None:
                 store = await Store.open(self._path, self.limits.max_stored_bytes)
                 ask = partial(dispatch, self._app)
-                runner = Runner(store, ask, self.model, self._load, self._is_healthy, self.limits, self._max_line_bytes)
+                shares = Shares(store, self.limits.concurrency, scored=self._scored)
+                runner = Runner(
+                    store, shares, ask, self.model, self._load, self._is_healthy, self.limits, self._max_line_bytes
+                )
                 self._task = asyncio.create_task(_run(runner, store))
                 self._store, self._runner = store, runner
             return self._store

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Query, Request
 from tts_server.batches import Batches
 from tts_server.batches.files import Files
 from tts_server.batches.jobs import Jobs
-from tts_server.batches.records import KEEP_S, Batch, new_id
+from tts_server.batches.records import BUDGET_KEY, KEEP_S, Batch, new_id, total_tokens
+from tts_server.batches.sharing import ENDPOINTS as SHARING_ENDPOINTS
 from tts_server.errors import InvalidRequest, UnsupportedParameter, shown
 from tts_server.json_body import JSONRoute
 from tts_server.middleware import owner_of
@@ -29,6 +30,7 @@ async def create(request: Request, body: BatchRequest) -> dict[str, Any]:
     if file.purpose != "batch":
         said = f"input_file_id: the file's purpose is 'batch', got {file.purpose!r}."
         raise InvalidRequest(said, param="input_file_id")
+    _check_budget(body)
     batch = Batch(
         id=new_id("batch_"),
         owner=owner,
@@ -44,6 +46,19 @@ async def create(request: Request, body: BatchRequest) -> dict[str, Any]:
     await store.jobs(Jobs.add, batch)
     batches.wake()
     return batch.body
+
+
+def _check_budget(body: BatchRequest) -> None:
+    param = f"metadata.{BUDGET_KEY}"
+    try:
+        tokens = total_tokens(body.metadata)
+    except ValueError as error:
+        raise InvalidRequest(
+            f"{param}: {error}, got {shown((body.metadata or {})[BUDGET_KEY])}.", param=param
+        ) from None
+    if tokens is not None and body.endpoint not in SHARING_ENDPOINTS:
+        said = f"{param}: lines share a budget where each asks one question: {', '.join(SHARING_ENDPOINTS)}."
+        raise InvalidRequest(said, param=param)
 
 
 @router.get("/v1/batches")

@@ -46,6 +46,20 @@ def test_it_belongs_to_one(tmp_path: Path) -> None:
         pass
 
 
+def test_a_file_of_the_version_before_is_brought_up(tmp_path: Path) -> None:
+    with opened(tmp_path) as database:
+        a_batch(Jobs(database), Request(1, "a", b"{}"))
+        database.change("ALTER TABLE batches DROP COLUMN spent_tokens")
+        database.change("PRAGMA user_version = 1")
+    with opened(tmp_path) as database:
+        jobs = Jobs(database)
+        jobs.pay("batch_1", 7)
+        assert jobs.answer(jobs.get("batch_1", ""), Request(1, "a", b"{}"), ANSWER, 5)
+        assert jobs.get("batch_1", "").spent_tokens == 12
+    with opened(tmp_path):
+        pass
+
+
 def test_what_cannot_be_read_is_left_as_it_is(tmp_path: Path) -> None:
     with opened(tmp_path) as database:
         database.change("PRAGMA user_version = 7")

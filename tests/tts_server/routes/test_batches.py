@@ -18,6 +18,11 @@ NULL_AT_FIRST = [
 ]
 
 
+TOTAL = {"tts_total_tokens": "100"}
+WRONG = ["", "0", "-1", "1e6", "2.5", "many", " 7", "007", "1" * 16, "\u0663"]
+"""Budgets that are none."""
+
+
 def test_a_batch_from_its_file_to_its_answers(tmp_path: Path) -> None:
     async def main() -> None:
         async with batching(tmp_path) as client:
@@ -143,6 +148,9 @@ def test_every_bad_line_is_listed(tmp_path: Path) -> None:
         ({"metadata": {"a": 1}}, 400, "metadata.a"),
         ({"metadata": {"a": "x" * 513}}, 400, "metadata.a"),
         ({"metadata": {str(i): "" for i in range(17)}}, 400, "metadata"),
+        *(({"metadata": {"tts_total_tokens": bad}}, 400, "metadata.tts_total_tokens") for bad in WRONG),
+        ({"metadata": {"tts_total_tokens": 5}}, 400, "metadata.tts_total_tokens"),
+        ({"metadata": TOTAL, "endpoint": "/v1/completions"}, 400, "metadata.tts_total_tokens"),
         ({"output_expires_after": {"anchor": "created_at", "seconds": 1}}, 400, "output_expires_after.seconds"),
         ({"priority": 1}, 400, "priority"),
     ],
