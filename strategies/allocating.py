@@ -59,7 +59,7 @@ class Allocation:
         self._note = _mismatch(account, task, engine, prm)
         self._policy = account.policy.policy if account.policy and not self._note else None
         # What was fitted without a reward model says nothing of arms with one.
-        used = prm if self._policy is None or self._policy.prm else None
+        used = prm if (self._policy is None or self._policy.prm) and account.budget.max_prm_tokens != 0 else None
         self._prm = ReplayPRM(used) if used else None
         self._size = _pilot_size(task, account, self._policy)
         sampling = with_temperature(task.sampling) if self._size > 1 else task.sampling

@@ -65,7 +65,7 @@ class BudgetConfig(_Table):
 
     max_samples: int | None = Field(None, ge=1)
     max_tokens: int | None = Field(None, ge=1)
-    max_prm_tokens: int | None = Field(None, ge=1)
+    max_prm_tokens: int | None = Field(None, ge=0)
     deadline_s: float | None = Field(None, gt=0)
 
 

@@ -64,7 +64,7 @@ async def plan_prompts(request: CompletionRequest, service: Service) -> list[Pro
 def shared(limit: BudgetConfig, prompts: int) -> BudgetConfig:
     """A limit's even share; all have the same deadline."""
     amounts = {name: getattr(limit, name) for name in ("max_samples", "max_tokens", "max_prm_tokens")}
-    shares = {name: max(1, amount // prompts) for name, amount in amounts.items() if amount is not None}
+    shares = {name: min(amount, max(1, amount // prompts)) for name, amount in amounts.items() if amount is not None}
     return limit.model_copy(update=shares)
 
 

@@ -170,6 +170,12 @@ def test_answers_that_cannot_be_compared_are_not_voted_on() -> None:
     assert (scored.account.usage.samples, scored.final.best.score) == (4, 0.9)
 
 
+def test_without_tokens_for_it_the_reward_model_is_not_asked() -> None:
+    done = run(Watched(saying(*SPLIT)), FakePRM(0.9), budget=Budget(max_prm_tokens=0))
+    assert done.account.usage.prm_calls == 0
+    assert (done.account.stop_reason, decision(done)["chosen"]) == (None, "self_consistency")
+
+
 # What is spent after it.
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from strategies.allocating import PILOT
 from strategies.policy import ALLOCATOR
 from strategies.waves import Asking, Vote, price
 from tts_server.batches.records import Request
@@ -51,6 +52,8 @@ class Seen:
     prm_tokens: int
     pilot: int
     """What its pilot took, scoring included."""
+    generated: int
+    """Of that."""
     samples: int
     """Of the pilot."""
     asking: Asking | None = None
@@ -68,9 +71,9 @@ class Seen:
         if not tts or not pilot or "features" not in pilot:
             return None
         used, is_answer = tts["usage"], tts["decision"]["stop_reason"] in ("unanimous", "no_votes")
-        tokens = pilot["tokens"] + pilot["prm_tokens"]
+        cost = pilot["tokens"] + pilot["prm_tokens"]
         asking = None if is_answer else _asking(pilot)
-        return cls(used["completion_tokens"], used["prm_tokens"], tokens, pilot["n"], asking)
+        return cls(used["completion_tokens"], used["prm_tokens"], cost, pilot["tokens"], pilot["n"], asking)
 
 
 def _asking(pilot: Mapping[str, Any]) -> Asking:
@@ -121,19 +124,23 @@ class Sharing:
         """A request with what it may spend in it, which is set aside; where there is room, and something left."""
         waiting = self._unanswered - len(self._reserved)
         places = max(1, min(self._most - len(self._reserved), waiting))
+        even = self.left / waiting
         if self._pilot is None:
-            tokens = max(FIRST, self.left / waiting)
+            tokens = max(FIRST, even)
+        elif even < self._pilot:
+            # Not all of the lines to come can have one: as many as possible get a sample at least.
+            tokens = max(2 * self._sample, even)
         else:
             # What the pilots to come need is not given away; a pilot may be twice as long as they are on the mean.
             slack = max(0.0, self.left - self._pilot * waiting)
             tokens = max(2 * self._pilot, self._pilot + slack / places)
         granted = max(1, min(self.left, math.ceil(tokens)))
         self._reserved[request.number] = granted
-        return request._replace(body=self._laid_over(request.body, granted))
+        return request._replace(body=self._laid_over(request.body, granted, self._prm_part(granted, even)))
 
-    def _laid_over(self, asked: bytes, granted: int) -> bytes:
-        body, scored = orjson.loads(asked), self._prm_part(granted)
-        budget = {"max_tokens": max(1, granted - (scored or 0)), "max_prm_tokens": scored}
+    def _laid_over(self, asked: bytes, granted: int, prm_tokens: int | None) -> bytes:
+        body = orjson.loads(asked)
+        budget = {"max_tokens": max(1, granted - (prm_tokens or 0)), "max_prm_tokens": prm_tokens}
         tts = {"strategy": ALLOCATOR, "min_gain": min(1.0, 1000 * self.price), "budget": budget}
         return orjson.dumps(body | {"tts": (body.get("tts") or {}) | tts})
 
@@ -172,14 +179,22 @@ class Sharing:
         return self._sample * max(seen.samples for seen in self._seen) if self._seen else None
 
     @property
+    def _generated(self) -> float:
+        """Generated tokens of one of a pilot's samples, on the mean."""
+        return sum(seen.generated for seen in self._seen) / sum(seen.samples for seen in self._seen)
+
+    @property
     def _sample(self) -> float:
         """What one of a pilot's samples takes on the mean, scoring included."""
         samples = sum(seen.samples for seen in self._seen)
         return sum(seen.pilot for seen in self._seen) / samples if samples else FIRST
 
-    def _prm_part(self, granted: int) -> int | None:
-        """So much that what is generated can be scored, by the answer of which that took most."""
+    def _prm_part(self, granted: int, even: float) -> int | None:
+        """So much that what is generated can be scored; 0 where an even part does not pay for a pilot with scores."""
         if not self._scored:
             return None
-        most = max((seen.prm_tokens / seen.tokens for seen in self._seen if seen.tokens), default=0.0) or 1.0
-        return max(1, math.floor(granted * most / (1 + most)))
+        ratios = [seen.prm_tokens / seen.tokens for seen in self._seen if seen.prm_tokens and seen.tokens]
+        most = max(ratios, default=1.0)
+        if self._seen and even < (1 + most) * PILOT * self._generated:
+            return 0
+        return math.floor(granted * most / (1 + most))

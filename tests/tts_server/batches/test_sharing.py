@@ -72,28 +72,37 @@ def test_lines_that_are_answered_at_once_keep_it_too(tmp_path: Path, total: int)
     assert cost(bodies, "hard") > 1.2 * cost(bodies, "easy")
 
 
-def test_the_reward_model_s_tokens_are_paid_from_it(tmp_path: Path) -> None:
-    bodies = asyncio.run(answers(tmp_path, questions(), 8, prms=[FakePRM()], **shared(3 * TOTAL)))
-    scored = sum(body["tts"]["usage"]["prm_tokens"] for body in bodies.values())
-    assert scored > 0
-    assert cost(bodies) + scored <= 3 * TOTAL
+@pytest.mark.parametrize(("total", "scoring"), [(3 * TOTAL, "most"), (10_000, "few")])
+def test_the_reward_model_s_tokens_are_paid_from_it(tmp_path: Path, total: int, scoring: str) -> None:
+    bodies = asyncio.run(answers(tmp_path, questions(), 8, prms=[FakePRM()], **shared(total)))
+    scored = [body["tts"]["usage"]["prm_tokens"] for body in bodies.values()]
+    assert sum(scored) > 0
+    assert cost(bodies) + sum(scored) <= total
+    # Where that does not pay for scores of all, samples go first.
+    assert (sum(map(bool, scored)) > LINES / 3) is (scoring == "most")
 
 
 def test_a_server_that_comes_after_goes_on_with_what_is_left(tmp_path: Path) -> None:
+    class Stuck(FakeEngine):
+        async def generate(self, prompt: Any, sampling: Any, n: int = 1) -> AsyncGenerator[Any, None]:
+            async for chunk in super().generate(prompt, sampling, n):
+                yield chunk
+                if self.generated > TOTAL / 3:
+                    await asyncio.Future()
+
     async def main() -> None:
-        engine = FakeEngine(script)
-        async with batching(tmp_path, engine, BatchConfig(concurrency=4)) as client:
+        before, after = Stuck(script), FakeEngine(script)
+        async with batching(tmp_path, before, BatchConfig(concurrency=4)) as client:
             made = await submit(client, questions(), **shared(TOTAL))
-            await until(lambda: engine.generated > TOTAL / 3)
-        after = FakeEngine(script)
+            await until(lambda: before.generated > TOTAL / 3)
         async with batching(tmp_path, after, BatchConfig(concurrency=4)) as client:
             done = await ended(client, made)
             assert done["request_counts"] == {"total": LINES, "completed": LINES, "failed": 0}
             assert done["metadata"] == {"tts_total_tokens": str(TOTAL)}
-            bodies = [one["response"]["body"] for one in (await told(client, done["output_file_id"])).values()]
-        # What was under way in between is generated again, and paid twice.
-        answered = sum(body["tts"]["usage"]["completion_tokens"] for body in bodies)
-        assert 0.8 * TOTAL < answered < engine.generated + after.generated <= TOTAL
+            good = await told(client, done["output_file_id"])
+        # What was under way in between is generated again, and paid twice; a step of it may not be known.
+        answered = cost({name: one["response"]["body"] for name, one in good.items()})
+        assert 0.8 * TOTAL < answered < before.generated + after.generated <= TOTAL + 4 * 4
 
     asyncio.run(main())
 
@@ -109,7 +118,8 @@ def test_lines_for_which_nothing_is_left_say_so(tmp_path: Path) -> None:
             assert done["request_counts"] == {"total": LINES, "completed": len(good), "failed": len(bad)}
             assert {one["error"]["code"] for one in bad.values()} == {"batch_budget_spent"}
             assert good
-            assert engine.generated == 500
+            # Of a live sample there may be a step more than was taken from it.
+            assert 500 <= engine.generated <= 500 + 8 * 4
 
     asyncio.run(main())
 
@@ -128,10 +138,11 @@ def test_what_a_failed_line_has_cost_is_paid(tmp_path: Path) -> None:
         engine = Failing(script)
         async with batching(tmp_path, engine) as client:
             done = await ended(client, await submit(client, questions(), **shared(1000)))
-            assert engine.generated == 1000
+            # Of a live sample there may be a step more than was taken from it.
+            assert 1000 <= engine.generated <= 1000 + 8 * 4
             bad = await told(client, done["error_file_id"])
             codes = [one["error"] and one["error"]["code"] for one in bad.values()]
-            assert 4 < codes.count(None) < len(codes)
+            assert 1 < codes.count(None) < len(codes)
 
     asyncio.run(main())
 
@@ -187,6 +198,6 @@ def test_responses_share_one_as_chats_do(tmp_path: Path) -> None:
         async with batching(tmp_path, engine) as client:
             done = await ended(client, await submit(client, own, endpoint=url, **shared(600)))
             assert done["request_counts"]["completed"] == 2
-            assert engine.generated <= 600
+            assert engine.generated <= 600 + 2 * 4
 
     asyncio.run(main())
