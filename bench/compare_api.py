@@ -2,7 +2,7 @@
 
 Differences are listed; each has to be known, with its reason, in `REASONS`.
 
-    python -m bench.compare_api --model smollm2-135m-instruct --out docs/api.md
+    python -m bench.compare_api --out docs/api.md
 """
 
 import json
@@ -146,10 +146,14 @@ REASONS: Mapping[str, str] = {
     "metrics": _ASKED,
     "service_tier": _NULL,
     "system_fingerprint": _NULL,
+    "(finish reasons): ?'tool_calls'?, ?'stop'?": "the answer calls a tool; vLLM says stop where the tool was named",
+    "(finish reasons): ?'stop'?, ?'length'?": "vLLM shows its model the tools that it must not call: another prompt",
+    "choices*.message.content: null, string": "null beside calls, by the specification",
+    "choices*.delta.content: string, null or string": "nothing or an empty text beside a call's pieces",
     "error.code": "a string by the specification; vLLM sends the status as a number",
     "error.param": "we name the field of every refusal; vLLM that of some",
 }
-"""Which differences there may be, by a pattern of their place, and why."""
+"""Which differences there may be, by a pattern of their place, or of that and what stands there, and why."""
 
 
 def ask(url: str, request: Request, model: str) -> Answer:
@@ -218,7 +222,8 @@ def finishes(answer: Answer) -> list[str]:
 
 
 def reason(difference: Difference) -> str | None:
-    return next((why for pattern, why in REASONS.items() if fnmatchcase(difference.where, pattern)), None)
+    told = (difference.where, f"{difference.where}: {difference.ours}, {difference.theirs}")
+    return next((why for pattern, why in REASONS.items() if any(fnmatchcase(t, pattern) for t in told)), None)
 
 
 def table(found: Mapping[str, Sequence[Difference]]) -> list[str]:
@@ -257,7 +262,7 @@ def answers(command: Sequence[str], log: Path, model: str) -> dict[str, Answer]:
 
 
 def main(
-    model: Annotated[str, typer.Option(help="A model of `tts-server models list`.")] = "smollm2-135m-instruct",
+    model: Annotated[str, typer.Option(help="A model of `tts-server models list`.")] = "qwen2.5-coder-0.5b-instruct",
     out: Annotated[Path | None, typer.Option(help="Markdown file whose measured part is replaced.")] = None,
 ) -> None:
     """Prints the differences; fails if there is one that is not known."""
