@@ -64,7 +64,9 @@ def _compare(name: str, got: Sequence[float], want: Sequence[float], ways: str) 
     if apart > TOLERANCE:
         raise PRMError(
             f"{name!r} does not score as it should: a step that scores {theirs:.3f} {ways} {ours:.3f}. "
-            "Is it served with another task, conversion, head or revision than its family's?"
+            "Is it served with another task, conversion, head or revision than its family's? Just above "
+            f'{TOLERANCE} it may be the rounding of bfloat16 alone: then dtype = "float32" in engine_args, for an '
+            "adapter, or prm_args helps."
         )
 
 
