@@ -5,7 +5,8 @@ Knows which failures pass by themselves. Not which problems are asked, nor where
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -51,6 +52,32 @@ class QuestionFailed(Exception):
 
 class QuestionTooLong(Exception):
     """This question does not fit the model's context: there is no answer to it."""
+
+
+@dataclass(slots=True)
+class Failures:
+    """Problems that got no answer."""
+
+    say: Callable[[str], None]
+    """Is told of each."""
+    why: dict[str, str] = field(default_factory=dict)
+    """By problem."""
+    _in_a_row: int = 0
+
+    def answered(self) -> None:
+        """A problem got one."""
+        self._in_a_row = 0
+
+    def add(self, problem: str, error: QuestionFailed) -> None:
+        """Raises RunError where so many in a row have failed that it is not the problems."""
+        self.why[problem] = str(error)
+        self.say(f"no answer to {problem}: {error}")
+        self._in_a_row += 1
+        if self._in_a_row == FAILURES_IN_A_ROW:
+            raise RunError(
+                f"{FAILURES_IN_A_ROW} problems in a row got no answer, the last one because of {error}; what is done "
+                "stands, go on with --resume"
+            )
 
 
 class Asker:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import httpx
 
-from bench.asking import FAILURES_IN_A_ROW, Asker, QuestionFailed, QuestionTooLong, RunError, describe
+from bench.asking import Asker, Failures, QuestionFailed, QuestionTooLong, RunError, describe
 from bench.grading import grade
 from bench.machine import machine, versions
 from bench.manifest import (
@@ -184,7 +184,7 @@ class _Run:
         self._writer = writer
         self._outcome = outcome
         self._show = show
-        self._in_a_row = 0
+        self._failures = Failures(show.say, outcome.failed)
 
     async def go(self) -> None:
         with self._signals():
@@ -219,11 +219,9 @@ class _Run:
             job.settings.sampling,
             job.settings.concurrency,
             self._show,
+            self._failures,
         )
-        try:
-            await shared.draw(lambda: outcome.interrupted)
-        finally:
-            outcome.failed |= shared.failed
+        await shared.draw(lambda: outcome.interrupted)
         if outcome.interrupted:
             return
         for record in await shared.records():
@@ -256,9 +254,9 @@ class _Run:
             try:
                 record = await self._record(problem)
             except QuestionFailed as error:
-                self._fail(problem, error)
+                self._failures.add(problem.id, error)
             else:
-                self._in_a_row = 0
+                self._failures.answered()
                 self._writer.append(record)
                 self._outcome.records.append(record)
                 self._show.add(record)
@@ -292,13 +290,3 @@ class _Run:
             ttft_s=None if reply.ttft_s is None else round(reply.ttft_s, 4),
             finished=now(),
         )
-
-    def _fail(self, problem: Problem, error: QuestionFailed) -> None:
-        self._outcome.failed[problem.id] = str(error)
-        self._show.say(f"no answer to {problem.id}: {error}")
-        self._in_a_row += 1
-        if self._in_a_row == FAILURES_IN_A_ROW:
-            raise RunError(
-                f"{FAILURES_IN_A_ROW} problems in a row got no answer, the last one because of {error}; what is done "
-                "stands, go on with --resume"
-            )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from bench.asking import FAILURES_IN_A_ROW, Asker, QuestionFailed, QuestionTooLong, RunError
+from bench.asking import Asker, Failures, QuestionFailed, QuestionTooLong
 from bench.bids import Bid, Bidder, Known
 from bench.manifest import now
 from bench.pools import Answered, answered, attempt_of, failed
@@ -81,6 +81,7 @@ class SharedRun:
         sampling: of the requests; its seed is that of a problem's first.
         concurrency: requests at once.
         show: sees how far it is.
+        failures: takes the problems of which a request got no answer.
     """
 
     def __init__(
@@ -94,15 +95,15 @@ class SharedRun:
         sampling: Mapping[str, Any],
         concurrency: int,
         show: Show,
+        failures: Failures,
     ) -> None:
-        self.failed: dict[str, str] = {}
-        """Problems of which a request got no answer, and why."""
         self._terms = terms
         self._asker = asker
         self._prompt = prompt
         self._sampling = sampling
         self._concurrency = concurrency
         self._show = show
+        self._failures = failures
         self._parts = out / PARTS
         ids = {record.id for record in done}
         self._questions = [_Question(problem) for problem in problems if problem.id not in ids]
@@ -115,7 +116,6 @@ class SharedRun:
         self._bids: dict[int, Bid] = {}
         self._most = float(terms.sample_tokens)
         """That a sample can cost, as far as the reward model's share is known."""
-        self._in_a_row = 0
 
     async def draw(self, stopped: Callable[[], bool]) -> None:
         """Draws all that the budget allows, or until `stopped` says so and what is under way has ended.
@@ -143,7 +143,7 @@ class SharedRun:
 
     async def records(self) -> list[Record]:
         """What came of the problems, in their order; without those that a request got no answer to."""
-        whole = [q for q in self._questions if q.parts and q.problem.id not in self.failed]
+        whole = [q for q in self._questions if q.parts and q.problem.id not in self._failures.why]
         return [await self._whole(question) for question in whole]
 
     async def _restore(self) -> None:
@@ -193,7 +193,7 @@ class SharedRun:
 
     def _bid(self, place: int) -> None:
         question = self._questions[place]
-        if question.problem.id in self.failed or any(part.error for part in question.parts):
+        if question.problem.id in self._failures.why or any(part.error for part in question.parts):
             return
         room = int(max(0.0, self._budget.left) // self._most)
         if bid := self._bidder(question.known, self._most, room):
@@ -215,22 +215,12 @@ class SharedRun:
         except QuestionTooLong as error:
             return replace(bare, error=str(error), finished=now())
         except QuestionFailed as error:
-            self._fail(problem, error)
+            self._failures.add(problem.id, error)
             return None
-        self._in_a_row = 0
+        self._failures.answered()
         return replace(
             bare, samples=reply.samples, usage=reply.usage, latency_s=round(reply.latency_s, 4), finished=now()
         )
-
-    def _fail(self, problem: Problem, error: QuestionFailed) -> None:
-        self.failed[problem.id] = str(error)
-        self._show.say(f"no answer to {problem.id}: {error}")
-        self._in_a_row += 1
-        if self._in_a_row == FAILURES_IN_A_ROW:
-            raise RunError(
-                f"{FAILURES_IN_A_ROW} problems in a row got no answer, the last one because of {error}; what is done "
-                "stands, go on with --resume"
-            )
 
     async def _take(self, request: "_Request", part: Record | None, writer: RecordWriter) -> None:
         self._budget.pay(request.reserved, spent(part.usage) if part else 0)

@@ -133,29 +133,6 @@ def increments(points: Sequence[Point]) -> list[Increment]:
     return [Increment(there.accuracy - here.accuracy, there.tokens - here.tokens) for here, there in pairwise(points)]
 
 
-def allocate(questions: Sequence[Sequence[Increment]], tokens: float) -> list[int]:
-    """How many increments each question gets of its own, if each costs what is expected.
-
-    Raises:
-        ValueError: a question's later increment gains more a token than an earlier one, or one costs nothing.
-    """
-    for number, question in enumerate(questions):
-        rates = [increment.gain / increment.tokens for increment in question if increment.tokens > 0]
-        if any(later > earlier * (1 + 1e-9) + 1e-15 for earlier, later in pairwise(rates)):
-            raise ValueError(f"question {number}: a later increment gains more a token than an earlier one")
-    budget, bought = SharedBudget(tokens), [0] * len(questions)
-    for number, question in enumerate(questions):
-        if question:
-            budget.offer(number, question[0])
-    while offer := budget.buy():
-        number, increment = offer
-        budget.pay(increment.reserve, increment.tokens)
-        bought[number] += 1
-        if bought[number] < len(questions[number]):
-            budget.offer(number, questions[number][bought[number]])
-    return bought
-
-
 def verified(p: float, samples: int) -> float:
     """The chance that one of so many samples is right, each being right with chance `p`: what a verifier can find."""
     return 1 - (1 - p) ** samples

@@ -17,10 +17,10 @@ from scripted import WHOLE, Reply, scripted
 from starlette.types import ASGIApp
 
 from bench import asking
-from bench.asking import RunError
+from bench.asking import FAILURES_IN_A_ROW, RunError
 from bench.manifest import Server, Settings, read_manifest
 from bench.records import RECORDS, Record, RecordError, read_records
-from bench.runner import FAILURES_IN_A_ROW, Job, Outcome, run
+from bench.runner import Job, Outcome, run
 from bench.tasks import Problem, prompt
 from prm import FakePRM
 from tts_server.app import create_app
