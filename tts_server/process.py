@@ -3,7 +3,7 @@
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +22,8 @@ class Run(Protocol):
     def __call__(self, command: Sequence[str], scratch: Path, environment: Mapping[str, str], tick: Tick) -> None:
         """`scratch` takes its output, `environment` adds to this process's, `tick` is called while it runs.
 
+        An exception of `tick` does not end the program: it only looks on.
+
         Raises:
             ProcessFailed: it ended with an error.
         """
@@ -38,7 +40,8 @@ def run(command: Sequence[str], scratch: Path, environment: Mapping[str, str], t
         )
         try:
             while _running(process):
-                tick()
+                with suppress(Exception):
+                    tick()
         finally:
             process.kill()
             process.wait()

@@ -1,5 +1,6 @@
 """How long work tells that it goes on: lines and bars on standard error."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column
 
-__all__ = ["Report", "bytes_in", "progress"]
+__all__ = ["Report", "bytes_in", "harmless", "progress"]
 
 
 class Report(Protocol):
@@ -58,9 +59,21 @@ def progress() -> Iterator[Report]:
 
 
 def bytes_in(directory: Path) -> int:
-    """Size of all files below a directory that another program may be writing to."""
+    """Size of all files below a directory that another program may change meanwhile; what goes counts nothing."""
     total = 0
-    for file in directory.rglob("*"):
-        with suppress(FileNotFoundError):  # moved since it was listed
-            total += file.stat().st_size
+    # Path.rglob raises where a directory goes between its listing and the look inside; os.walk passes over it.
+    for place, _, files in os.walk(directory):
+        for file in files:
+            with suppress(OSError):
+                total += os.stat(os.path.join(place, file)).st_size
     return total
+
+
+def harmless(report: Report) -> Report:
+    """Passes reports on; a report that fails does not end the work that it is about."""
+
+    def pass_on(text: str, done: int | None = None, total: int | None = None) -> None:
+        with suppress(Exception):
+            report(text, done, total)
+
+    return pass_on

@@ -1,5 +1,7 @@
+import errno
 import hashlib
 import json
+import os
 import socket
 import sys
 import threading
@@ -206,6 +208,31 @@ def test_a_missing_converter_names_the_extra_before_any_download(
     with pytest.raises(CatalogError, match=r"needs transformers, torch, gguf, accelerate: pip install 'tts-server\[tr"):
         toys.pull("toy", Told())
     assert programs.commands == []
+
+
+def test_a_report_that_fails_does_not_end_a_pull(toys: Catalog) -> None:
+    def closed(text: str, done: int | None = None, total: int | None = None) -> None:
+        raise OSError(errno.EIO, "the terminal went")
+
+    assert (toys.pull("toy", closed) / "weights").read_bytes() == b"".join(PARTS)
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.EDQUOT, "make room"),
+        (errno.EACCES, "try again"),
+        (errno.ENOENT, "try again"),
+    ],
+)
+def test_only_a_full_disk_gets_the_advice_to_make_room(
+    toys: Catalog, programs: FakePrograms, code: int, advice: str
+) -> None:
+    programs.fail["data-part2"] = OSError(code, os.strerror(code))
+    with pytest.raises(CatalogError, match=f"Cannot put toy into .*{os.strerror(code)}.*: {advice}") as failure:
+        toys.pull("toy", Told())
+    assert ("make room" in str(failure.value)) == (advice == "make room")
 
 
 def test_a_cache_that_cannot_be_written_says_what_to_do(toys: Catalog, tmp_path: Path) -> None:

@@ -51,6 +51,20 @@ def test_a_program_does_not_outlive_an_interrupted_wait(tmp_path: Path) -> None:
         os.kill(int(file.read_text()), 0)
 
 
+def test_a_look_at_a_program_that_fails_does_not_end_it(tmp_path: Path) -> None:
+    looks: list[int] = []
+
+    def look() -> None:
+        looks.append(1)
+        (tmp_path / "seen").touch()
+        raise FileNotFoundError("a directory that went")
+
+    code = f"import os, time\nwhile not os.path.exists({str(tmp_path / 'seen')!r}): time.sleep(0.01)\nprint('done')"
+    run(python(code), tmp_path, {}, look)
+    assert looks
+    assert (tmp_path / "log.txt").read_text() == "done\n"
+
+
 def test_a_lock_lets_one_in_at_a_time(tmp_path: Path) -> None:
     waits, inside = threading.Event(), threading.Event()
 
