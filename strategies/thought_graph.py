@@ -1,9 +1,9 @@
 """The graph of operations of a search over thoughts: what an operation is, and which graphs make sense."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Instruction = Annotated[
     str | None,
@@ -22,6 +22,11 @@ class _Operation(BaseModel):
     after: list[str] | None = Field(
         None, description="The operations whose thoughts it takes, each listed before it. Null: the one before it."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_not_given(cls, keys: Any) -> Any:
+        return {key: value for key, value in keys.items() if value is not None} if isinstance(keys, dict) else keys
 
 
 class Generate(_Operation):

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -144,11 +144,19 @@ def choose(request: SampledRequest, service: Service) -> Preset:
         )
     if request.tts is None:
         return base
-    asked = tts.budget.model_dump(exclude_none=True)
-    budget = base.budget.model_copy(update=asked)
-    return Preset.model_validate(
-        {**base.options, **tts.options, "strategy": base.strategy, "budget": budget, "prm": tts.prm or base.prm}
-    )
+    budget = base.budget.model_copy(update=tts.budget.model_dump(exclude_none=True) if tts.budget else {})
+    options = {**base.options, **given(tts.options, strategies.registry()[base.strategy])}
+    return Preset.model_validate({**options, "strategy": base.strategy, "budget": budget, "prm": tts.prm or base.prm})
+
+
+def given(options: Mapping[str, Any], entry: strategies.Entry) -> dict[str, Any]:
+    """The options without those whose null means that they are not given; some options take null as a value."""
+    known = entry.options.model_fields
+    return {
+        name: value
+        for name, value in options.items()
+        if value is not None or name not in known or type(None) in get_args(known[name].annotation)
+    }
 
 
 def named(name: str, service: Service) -> Preset:

@@ -38,10 +38,10 @@ class TTS(Wire):
     model_config = ConfigDict(extra="allow")
 
     strategy: str | None = None
-    budget: BudgetConfig = Field(default_factory=BudgetConfig)
+    budget: BudgetConfig | None = None
     prm: str | None = None
     """Which reward model scores; the server's own if not given."""
-    return_candidates: bool = False
+    return_candidates: bool | None = None
 
     @property
     def options(self) -> dict[str, Any]:

@@ -53,13 +53,13 @@ class Part(Wire):
     """A piece of text."""
 
     type: Literal["input_text", "output_text", "text", "reasoning_text", "summary_text", "refusal"]
-    text: str = ""
-    refusal: str = ""
+    text: str | None = None
+    refusal: str | None = None
 
     @model_validator(mode="after")
     def _has_text(self) -> "Part":
         field = "refusal" if self.type == "refusal" else "text"
-        if field not in self.model_fields_set:
+        if getattr(self, field) is None:
             raise bad(f"{field} is required in a part of type {self.type!r}", field)
         return self
 
@@ -114,7 +114,7 @@ def joined(content: str | list[Part] | None) -> str:
     """The text of some content."""
     if content is None or isinstance(content, str):
         return content or ""
-    return "".join(part.text + part.refusal for part in content)
+    return "".join((part.text or "") + (part.refusal or "") for part in content)
 
 
 def packed(thought: str) -> str:

@@ -58,7 +58,7 @@ class ToolCall(Wire):
     """A call in an assistant's turn."""
 
     id: str
-    type: Literal["function"] = "function"
+    type: Literal["function"] | None = None
     function: CalledFunction
 
 
@@ -90,6 +90,8 @@ class ChatMessage(Wire):
     def turn(self) -> dict[str, Any]:
         """The message as chat templates know it: some look for the thought under its old name."""
         turn = self.model_dump(exclude_none=True)
+        for call in turn.get("tool_calls") or ():
+            call["type"] = "function"
         if thought := self.reasoning or self.reasoning_content:
             turn |= {"reasoning": thought, "reasoning_content": thought}
         return turn

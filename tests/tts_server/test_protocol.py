@@ -1,16 +1,23 @@
 """What is refused before anything runs, with the whole error body."""
 
 import asyncio
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, get_args
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 from serving import ask, serving
 
+import strategies
 from prm import FakePRM
-from tts_server.config import RequestLimit, Settings
+from tts_server.config import Preset, RequestLimit, Settings
 from tts_server.engines.fake import FakeEngine
+from tts_server.plan import plan
 from tts_server.protocol import ChatRequest
+from tts_server.protocol_completions import CompletionRequest
+from tts_server.protocol_responses import ResponsesRequest
+from tts_server.protocol_tokenize import TokenizeRequest
+from tts_server.service import Service
 
 BAD, NOT = "invalid_value", "unsupported_parameter"
 IMAGE = {"type": "image_url", "image_url": {"url": "http://127.0.0.1/x.png"}}
@@ -325,3 +332,56 @@ def test_a_template_variable_with_a_field_of_its_own_is_refused(name: str) -> No
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "chat_template_kwargs": {name: True}}
     with pytest.raises(ValidationError, match=f"chat_template_kwargs cannot set {name}"):
         ChatRequest.model_validate(body)
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that an annotation names, and those that their fields name."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        for field in annotation.model_fields.values():
+            yield from models_in(field.annotation)
+    for inner in get_args(annotation):
+        yield from models_in(inner)
+
+
+@pytest.mark.parametrize("request_type", [ChatRequest, CompletionRequest, ResponsesRequest, TokenizeRequest])
+def test_null_is_not_given_in_every_optional_key_of_a_request(request_type: type[BaseModel]) -> None:
+    for model in models_in(request_type):
+        for name, field in model.model_fields.items():
+            if not field.is_required():
+                assert type(None) in get_args(field.annotation) or field.annotation is JsonValue, (model, name)
+
+
+NULLS: list[dict[str, Any]] = [
+    {"budget": None},
+    {"budget": dict.fromkeys(("max_samples", "max_tokens", "max_prm_tokens", "deadline_s"))},
+    {"return_candidates": None},
+    {"strategy": None, "prm": None},
+    *[
+        {"strategy": entry.name, **dict.fromkeys(entry.options.model_fields)}
+        for entry in strategies.registry().values()
+    ],
+    {"strategy": "graph_of_thoughts", "graph": [{"op": "generate", "k": None}, {"op": "score", "samples": None}]},
+]
+
+
+@pytest.mark.parametrize("tts", NULLS, ids=str)
+def test_null_is_not_given_in_every_key_of_tts(tts: dict[str, Any]) -> None:
+    service = Service(FakeEngine(), {"fake": FakePRM()}, Settings(), 0)
+    body = {"model": "fake", "messages": user("Hi")}
+    default = {"tts": {"strategy": tts["strategy"]}} if tts.get("strategy") and "graph" not in tts else {}
+    planned = plan(ChatRequest.model_validate(body | {"tts": tts}), service)
+    if default:
+        takes_null = {
+            name: None
+            for name, field in strategies.get(tts["strategy"]).options.model_fields.items()
+            if type(None) in get_args(field.annotation)
+        }
+        assert planned.options == {**plan(ChatRequest.model_validate(body | default), service).options, **takes_null}
+
+
+def test_null_leaves_a_presets_option_as_it_is() -> None:
+    settings = Settings(presets={"many": Preset(strategy="best_of_n", n=7)})  # type: ignore[call-arg]
+    service = Service(FakeEngine(), {}, settings, 0)
+    body = {"model": "fake@many", "messages": user("Hi"), "tts": {"n": None, "budget": None}}
+    assert plan(ChatRequest.model_validate(body), service).options["n"] == 7
