@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
-from starlette.routing import Route
 
 import strategies
 from prm import ProcessRewardModel
@@ -19,6 +18,7 @@ from tts_server.batches import Batches
 from tts_server.call_formats import FORMATS
 from tts_server.config import DEFAULT_MODEL, ConfigError, Settings
 from tts_server.drain import Drain
+from tts_server.endpoints import Endpoints
 from tts_server.engines.base import ServedEngine
 from tts_server.errors import InvalidRequest
 from tts_server.gate import Gate
@@ -32,21 +32,7 @@ from tts_server.middleware import Auth, BodyLimit, Quotas, RequestId
 from tts_server.plan import check_options
 from tts_server.policies import policy_of
 from tts_server.prms.source import Source, parse
-from tts_server.routes import (
-    batches,
-    chat,
-    completions,
-    files,
-    health,
-    metrics,
-    models,
-    prm,
-    rerank,
-    responses,
-    tokenize,
-    traces,
-)
-from tts_server.routes import strategies as strategies_route
+from tts_server.routes import ROUTERS, routes
 from tts_server.service import Service
 from tts_server.traces.store import Traces
 
@@ -85,7 +71,8 @@ def create_app(
     policy = policy_of(settings, engine.model, [prm.name for prm in prms])
     service = Service(engine, {prm.name: prm for prm in prms}, settings, created=int(time.time()), policy=policy)
 
-    keys, load, counts = read_keys(settings), Load(), Metrics()
+    endpoints = Endpoints(routes())
+    keys, load, counts = read_keys(settings), Load(), Metrics(endpoints)
     drain, admission = Drain(), Admission(settings.max_live_samples or LIVE, settings.max_waiting_samples)
     app = FastAPI(
         title="tts-server",
@@ -96,7 +83,7 @@ def create_app(
             Middleware(Measured, metrics=counts),
             Middleware(RequestId),
             Middleware(Auth, keys=keys),
-            *_traced(tracing),
+            *_traced(tracing, endpoints),
             Middleware(Quotas, limits=keys.limits),
             Middleware(
                 BodyLimit,
@@ -114,34 +101,18 @@ def create_app(
     app.state.traces = Traces(settings)
     app.state.metrics = Shown(counts, engine, prms, admission, service.drift, app.state.traces)
     app.state.tracing = tracing
-    for routes in (
-        chat,
-        completions,
-        responses,
-        models,
-        strategies_route,
-        prm,
-        rerank,
-        tokenize,
-        files,
-        batches,
-        traces,
-        metrics,
-        health,
-    ):
-        app.include_router(routes.router)
-    paths = [route.path for route in app.routes if isinstance(route, Route)]
-    counts.endpoints = frozenset(paths)
-    app.state.batches = Batches(app, engine, load, drain, settings, paths, scored=bool(prms))
+    for router in ROUTERS:
+        app.include_router(router)
+    app.state.batches = Batches(app, engine, load, drain, settings, endpoints.paths, scored=bool(prms))
     return app
 
 
-def _traced(tracing: "Tracing | None") -> list[Middleware]:
+def _traced(tracing: "Tracing | None", endpoints: Endpoints) -> list[Middleware]:
     if tracing is None:
         return []
     from tts_server.otel.middleware import Traced  # noqa: PLC0415
 
-    return [Middleware(Traced, tracing=tracing)]
+    return [Middleware(Traced, tracing=tracing, endpoints=endpoints)]
 
 
 def check_presets(settings: Settings, prms: Sequence[str]) -> None:

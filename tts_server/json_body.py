@@ -9,7 +9,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
-from starlette.routing import request_response
 
 
 class JSONRoute(APIRoute):
@@ -20,13 +19,10 @@ class JSONRoute(APIRoute):
     request takes a tenth of a short answer's time.
     """
 
-    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, endpoint, **options)
-        match endpoint.__annotations__:
-            case {"request": _, "body": model, "return": answer, **others} if answer is Response and not others:
-                self.app = request_response(_direct(endpoint, model))
-
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        match self.endpoint.__annotations__:
+            case {"request": _, "body": model, "return": answer, **others} if answer is Response and not others:
+                return _direct(self.endpoint, model)
         handle = super().get_route_handler()
 
         async def strictly(request: Request) -> Response:
@@ -37,7 +33,7 @@ class JSONRoute(APIRoute):
 
 def _direct(
     endpoint: Callable[[Request, BaseModel], Awaitable[Response]], model: type[BaseModel]
-) -> Callable[[Request], Awaitable[Response]]:
+) -> Callable[[Request], Coroutine[Any, Any, Response]]:
     async def answer(request: Request) -> Response:
         return await endpoint(request, await _body(request, model))
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi.routing import APIRoute
 from serving import body, serving
 from starlette.routing import Route
 
@@ -21,6 +20,7 @@ from tts_server.app import create_app
 from tts_server.config import Settings
 from tts_server.engines.fake import FakeEngine
 from tts_server.middleware import OPEN_PATHS
+from tts_server.routes import routes as server_routes
 
 ROOT = Path(__file__).parents[2]
 CHAT = "/v1/chat/completions"
@@ -32,8 +32,8 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref":
 def routes() -> list[tuple[str, str]]:
     """Every method of every path, OpenAPI's own pages included."""
     app = create_app(FakeEngine(), [FakePRM()], Settings())
-    found = [route for route in app.routes if isinstance(route, Route | APIRoute)]
-    return sorted({(method, route.path) for route in found for method in route.methods or ()})
+    pages = [route for route in app.routes if isinstance(route, Route)]
+    return sorted({(method, route.path) for route in [*pages, *server_routes()] for method in route.methods or ()})
 
 
 @pytest.mark.parametrize("authorization", [None, "Bearer wrong"])

@@ -1,9 +1,15 @@
 """What the standard does not allow is a 400, whichever way Python's own parser would take it."""
 
 import asyncio
+import inspect
 
+import httpx
 import pytest
+from fastapi import APIRouter, FastAPI, Request, Response
+from pydantic import BaseModel
 from serving import serving
+
+from tts_server.json_body import JSONRoute
 
 CHAT = b'{"model":"fake","messages":[{"role":"user","content":"hi"}],"x":%s}'
 
@@ -62,3 +68,27 @@ def test_deep_nesting_is_no_server_error(depth: int, place: str) -> None:
             assert len(response.content) < 3000
 
     asyncio.run(main())
+
+
+def test_an_endpoint_of_a_request_and_a_body_is_called_at_once() -> None:
+    """Not by way of FastAPI's search for what it depends on, in any release of FastAPI."""
+    callers: list[str] = []
+
+    class Body(BaseModel):
+        n: int
+
+    router = APIRouter(route_class=JSONRoute)
+
+    @router.post("/direct")
+    async def direct(request: Request, body: Body) -> Response:
+        callers.append(inspect.stack()[1].frame.f_globals["__name__"])
+        return Response(str(body.n))
+
+    async def main() -> None:
+        app = FastAPI()
+        app.include_router(router)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            assert (await client.post("/direct", json={"n": 3})).text == "3"
+
+    asyncio.run(main())
+    assert callers == [JSONRoute.__module__]

@@ -10,6 +10,7 @@ from starlette.types import Scope
 
 from prm.batching import OnBatch
 from strategies.budget import Account
+from tts_server.endpoints import Endpoints
 from tts_server.metrics import families as f
 from tts_server.plan import Plan
 
@@ -41,10 +42,10 @@ class Metrics:
     """Counts, and a registry that shows them.
 
     Args:
-        endpoints: the paths that there are, as labels name them.
+        endpoints: those that there are.
     """
 
-    def __init__(self, endpoints: Sequence[str] = ()) -> None:
+    def __init__(self, endpoints: Endpoints) -> None:
         self.registry = registry = CollectorRegistry()
         self.requests = f.REQUESTS.counter(registry)
         self.duration: Histogram = f.DURATION.histogram(registry)
@@ -65,7 +66,7 @@ class Metrics:
         self.queue_wait = f.QUEUE_WAIT.histogram(registry)
         self.running: dict[int, Scope] = {}
         """The requests under way."""
-        self.endpoints = frozenset(endpoints)
+        self._endpoints = endpoints
         self._strategies: dict[str, _Strategy] = {}
         self._requests: dict[tuple[str, str, str], Counter] = {}
 
@@ -100,7 +101,7 @@ class Metrics:
         plans: Sequence[Plan] = state.get("plans", ())
         accounts: Sequence[Account] = state.get("accounts", ())
         name = plans[0].strategy if plans else NO_SEARCH
-        self._count((self._endpoint(scope), name, str(state.get("status", LEFT))))
+        self._count((self._endpoints.of(scope) or OTHER, name, str(state.get("status", LEFT))))
         if not accounts:
             return
         if (strategy := self._strategies.get(name)) is None:
@@ -125,11 +126,6 @@ class Metrics:
         if (counter := self._requests.get(labels)) is None:
             counter = self._requests[labels] = self.requests.labels(*labels)
         counter.inc()
-
-    def _endpoint(self, scope: Scope) -> str:
-        """The route's path, with its parameters by name; a request that was refused before has only its own."""
-        path: str = getattr(scope.get("route"), "path", "") or scope["path"]
-        return path if path in self.endpoints else OTHER
 
 
 def discarded(plan: Plan) -> int:

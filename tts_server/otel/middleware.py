@@ -6,6 +6,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tts_server.endpoints import Endpoints
 from tts_server.middleware import OPEN_PATHS
 from tts_server.otel.tracing import Spans, Tracing, above, failed, under
 
@@ -13,8 +14,9 @@ from tts_server.otel.tracing import Spans, Tracing, above, failed, under
 class Traced:
     """Takes in the caller's W3C trace context, and makes a span of every request but those of probes."""
 
-    def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
+    def __init__(self, app: ASGIApp, tracing: Tracing, endpoints: Endpoints) -> None:
         self._app = app
+        self._endpoints = endpoints
         self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -30,7 +32,7 @@ class Traced:
             failed(span, error)
             raise
         finally:
-            _end(span, scope)
+            _end(span, scope, self._endpoints.of(scope))
 
     def _begin(self, scope: Scope) -> Span:
         headers, state = Headers(scope=scope), scope.get("state", {})
@@ -43,8 +45,7 @@ class Traced:
         return self._tracing.begin(scope["method"], attributes, SpanKind.SERVER, context)
 
 
-def _end(span: Span, scope: Scope) -> None:
-    route: str = getattr(scope.get("route"), "path", "")
+def _end(span: Span, scope: Scope, route: str | None) -> None:
     if route:
         span.update_name(f"{scope['method']} {route}")
         span.set_attribute("http.route", route)

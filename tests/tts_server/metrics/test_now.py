@@ -15,6 +15,7 @@ from upstream import StandIn
 from prm import FakePRM
 from tts_server.config import Settings
 from tts_server.drift import Drift
+from tts_server.endpoints import Endpoints
 from tts_server.engines.fake import FakeEngine, FakeRequest
 from tts_server.engines.openai_http import OpenAIEngine
 from tts_server.metrics.metrics import Metrics
@@ -53,7 +54,7 @@ class Replica(Other):
 
 def shown(*upstreams: Other, drift: Drift | None = None, part: Any = None) -> dict[str, dict[tuple[str, ...], float]]:
     """By name, the value of each set of labels."""
-    metrics, part = Metrics(), part or Part()
+    metrics, part = Metrics(Endpoints()), part or Part()
     Now(metrics, Watched(part, part, ["p"], lambda: upstreams, (drift or Drift()).snapshot, lambda: 7, part))
     told: dict[str, dict[tuple[str, ...], float]] = {}
     for family in metrics.registry.collect():
