@@ -1,6 +1,8 @@
 """`tts-bench`: every command of the benchmarks. Each is loaded when it is called, because some need much."""
 
 from importlib import import_module
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -23,8 +25,19 @@ COMMANDS = {
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
+def say_version(wanted: bool) -> None:
+    """Ends the command with the installed version."""
+    if wanted:
+        typer.echo(f"tts-bench {version('tts-server')}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    _: Annotated[
+        bool, typer.Option("--version", callback=say_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Honest accuracy against compute, of a running server or of stored samples."""
 
 

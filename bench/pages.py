@@ -16,20 +16,11 @@ import typer
 from bench.search_figure import WORLD, trace
 from bench.strategy_guides import GUIDES
 from strategies import Entry, registry
+from strategies.option_schema import allowed_of, default_of, type_of
 
 PAGES = Path(__file__).parents[1] / "docs" / "strategies"
 INDEX = "README.md"
 _ARXIV = re.compile(r"\d{4}\.\d{5}")
-_BOUNDS = (
-    ("minimum", "at least {}"),
-    ("exclusiveMinimum", "above {}"),
-    ("maximum", "at most {}"),
-    ("exclusiveMaximum", "below {}"),
-    ("minLength", "characters: at least {}"),
-    ("maxLength", "characters: at most {}"),
-    ("minItems", "items: at least {}"),
-    ("maxItems", "items: at most {}"),
-)
 
 
 def entries() -> dict[str, Entry]:
@@ -146,38 +137,10 @@ def _table(schema: Mapping[str, Any]) -> str:
     """The properties of an object's JSON schema."""
     lines = ["| name | type | default | allowed | what it is |", "|---|---|---|---|---|"]
     for name, option in schema["properties"].items():
-        cells = (_type(option), _default(option), _allowed(option), _cell(option.get("description", "")))
+        default = f"`{_cell(default_of(option))}`" if "default" in option else default_of(option)
+        cells = (type_of(option), default, allowed_of(option, "`"), _cell(option.get("description", "")))
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _choices(option: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [choice for choice in option.get("anyOf", [option]) if choice.get("type") != "null"]
-
-
-def _type(option: Mapping[str, Any]) -> str:
-    names = [_type_name(choice) for choice in _choices(option)]
-    nullable = any(choice.get("type") == "null" for choice in option.get("anyOf", ()))
-    return " or ".join([*names, *(["null"] if nullable else [])])
-
-
-def _type_name(choice: Mapping[str, Any]) -> str:
-    if choice.get("type") == "array":
-        return f"list of {_type_name(choice['items'])}s"
-    return "object" if "type" not in choice else str(choice["type"])
-
-
-def _default(option: Mapping[str, Any]) -> str:
-    return f"`{_cell(json.dumps(option['default'], ensure_ascii=False))}`" if "default" in option else "required"
-
-
-def _allowed(option: Mapping[str, Any]) -> str:
-    allowed = []
-    for choice in _choices(option):
-        values = choice.get("enum", [choice["const"]] if "const" in choice else [])
-        allowed += [", ".join(f"`{value}`" for value in values)] if values else []
-        allowed += [text.format(choice[key]) for key, text in _BOUNDS if key in choice]
-    return ", ".join(allowed) or "any"
 
 
 def _cell(text: str) -> str:

@@ -1,46 +1,52 @@
 """The command line: `tts-server serve | chat | strategies | models | traces`."""
 
 import asyncio
-import json
 import logging
 import sys
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import httpx
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.markup import escape
 from rich.table import Column, Table
 
-import strategies as strategy_registry
 from prm.families import FAMILIES
 from tts_server import cli_traces
-from tts_server.config import ConfigError, Settings, load
-from tts_server.logs import JSONFormatter, LogFormatter
+from tts_server.cli_chat import DEFAULT_URL, chat
+from tts_server.cli_strategies import strategies
+from tts_server.terminal import err, fail
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Spends inference compute on better answers.")
+    from tts_server.config import Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 models = typer.Typer(no_args_is_help=True, help="The models that the server knows by name.")
-app.add_typer(models, name="models")
-app.add_typer(cli_traces.app, name="traces")
 out = Console()
-err = Console(stderr=True)
 
 PRM_HELP = (
     "judge, generative, fake or none; or [KIND:]MODEL, a directory, hub id or name of `models list` of a KIND that is "
     "told by the model or is one of: " + ", ".join(FAMILIES) + ", generative, lora."
 )
-URL = Annotated[str, typer.Option(help="Where the server listens.")]
 
 
-def fail(message: object) -> typer.Exit:
-    """One sentence on stderr and exit code 1."""
-    err.print(f"[red]error:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
-    return typer.Exit(1)
+def say_version(wanted: bool) -> None:
+    """Ends the command with the installed version."""
+    if wanted:
+        typer.echo(f"tts-server {version('tts-server')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    _: Annotated[
+        bool, typer.Option("--version", callback=say_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Spends inference compute on better answers."""
 
 
 @app.command()
@@ -68,6 +74,7 @@ def serve(
     """Serves a model until it is told to stop."""
     from tts_server.app import build_engine, build_prms, create_app  # noqa: PLC0415
     from tts_server.catalog import CatalogError  # noqa: PLC0415
+    from tts_server.config import ConfigError, load  # noqa: PLC0415
     from tts_server.errors import APIError  # noqa: PLC0415
     from tts_server.otel.environment import from_environment  # noqa: PLC0415
     from tts_server.server import new_event_loop  # noqa: PLC0415
@@ -102,8 +109,10 @@ def serve(
         raise typer.Exit(130) from None
 
 
-def log_to_stderr(settings: Settings) -> None:
+def log_to_stderr(settings: "Settings") -> None:
     """Log lines at the configured level, in the configured format."""
+    from tts_server.logs import JSONFormatter, LogFormatter  # noqa: PLC0415
+
     handler: logging.Handler
     if settings.log_format == "json":
         handler = logging.StreamHandler()
@@ -119,7 +128,7 @@ def log_to_stderr(settings: Settings) -> None:
     logging.getLogger("tts_server").setLevel(settings.log_level.upper())
 
 
-def started(url: str, application: "FastAPI", settings: Settings) -> None:
+def started(url: str, application: "FastAPI", settings: "Settings") -> None:
     """What answers, within which limits, and where."""
     from tts_server.startup import tell  # noqa: PLC0415
 
@@ -127,7 +136,7 @@ def started(url: str, application: "FastAPI", settings: Settings) -> None:
     say_ready(url, settings, application.state.service.engine.model)
 
 
-def say_ready(url: str, settings: Settings, model: str) -> None:
+def say_ready(url: str, settings: "Settings", model: str) -> None:
     """The one line that a user waits for."""
     if not settings.is_local and not settings.has_keys:
         err.print("[yellow]warning:[/] listening beyond this machine without API keys; see --api-key-file")
@@ -139,103 +148,6 @@ def say_ready(url: str, settings: Settings, model: str) -> None:
         highlight=False,
         markup=False,
     )
-
-
-DEFAULT_URL = "http://127.0.0.1:8000"
-
-
-@app.command()
-def chat(
-    question: str,
-    strategy: Annotated[str | None, typer.Option(help="A name of `tts-server strategies`.")] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("--option", "-o", help="An option of the strategy, as name=value.")
-    ] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Tokens of one answer.")] = None,
-    url: URL = DEFAULT_URL,
-    api_key: Annotated[str | None, typer.Option(envvar="OPENAI_API_KEY", help="The server's key.")] = None,
-) -> None:
-    """Asks a running server one question and shows the answer as it comes."""
-    tts: dict[str, Any] = {"strategy": strategy} if strategy else {}
-    for pair in option or []:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise fail(f"an option is written name=value, got {pair!r}")
-        tts[name] = json_or_text(value)
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    with httpx.Client(base_url=url, headers=headers, timeout=httpx.Timeout(600, connect=5)) as client:
-        try:
-            model = answered(client.get("/v1/models")).json()["data"][0]["id"]
-            body: dict[str, Any] = {
-                "model": model,
-                "messages": [{"role": "user", "content": question}],
-                "stream": True,
-                "stream_options": {"include_usage": True},
-            }
-            body |= {"tts": tts} if tts else {}
-            body |= {"max_tokens": max_tokens} if max_tokens else {}
-            with client.stream("POST", "/v1/chat/completions", json=body) as response:
-                show(answered(response))
-        except httpx.HTTPError as error:
-            raise fail(f"no answer from {url}: {error}; is the server running? start it with: make serve") from None
-
-
-def json_or_text(value: str) -> Any:
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
-
-
-def answered(response: httpx.Response) -> httpx.Response:
-    """The response, if it is not an error."""
-    if response.is_error:
-        response.read()
-        try:
-            said = response.json()["error"]["message"]
-        except (ValueError, KeyError, TypeError):
-            said = response.text[:300]
-        raise fail(f"{response.status_code}: {said}")
-    return response
-
-
-def show(response: httpx.Response) -> None:
-    """Prints a stream: progress dimmed, then the answer, then what it cost."""
-    told: dict[str, Any] = {}
-    usage: dict[str, Any] = {}
-    for line in response.iter_lines():
-        if not line.startswith("data: ") or line == "data: [DONE]":
-            continue
-        chunk = json.loads(line.removeprefix("data: "))
-        if "error" in chunk:
-            raise fail(chunk["error"]["message"])
-        told, usage = chunk.get("tts") or told, chunk.get("usage") or usage
-        for choice in chunk["choices"]:
-            out.print(choice["delta"].get("reasoning", ""), end="", style="dim", markup=False, highlight=False)
-            out.print(choice["delta"].get("content", ""), end="", markup=False, highlight=False)
-    out.print()
-    if told:
-        votes = ", ".join(f"{v['answer']} ×{v['count']}" for v in told["votes"])
-        table = Table(show_header=False, box=None, style="dim")
-        for name, value in {
-            "answer": told["answer"],
-            "votes": votes or None,
-            "score": told["score"],
-            "tokens": f"{usage.get('completion_tokens')} generated, {told['usage']['prm_tokens']} scored",
-            "seconds": round(told["usage"]["wall_s"], 2),
-        }.items():
-            if value is not None:
-                table.add_row(name, str(value))
-        out.print(table)
-
-
-@app.command()
-def strategies() -> None:
-    """Lists the strategies and their options."""
-    table = Table(Column("strategy", no_wrap=True), "what it does", "options", "paper")
-    for entry in strategy_registry.registry().values():
-        table.add_row(entry.name, entry.description, ", ".join(entry.options.model_fields), entry.paper)
-    out.print(table)
 
 
 @models.command("list")
@@ -259,6 +171,12 @@ def pull_model(name: str) -> None:
         out.print(f"{name} is at {pull(name)}", soft_wrap=True)
     except CatalogError as error:
         raise fail(error) from None
+
+
+app.command()(chat)
+app.command()(strategies)
+app.add_typer(models, name="models")
+app.add_typer(cli_traces.app, name="traces")
 
 
 if __name__ == "__main__":

@@ -5,47 +5,102 @@ import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import orjson
 import typer
 from rich.console import Console
-from rich.table import Column, Table
 
-from tts_server.config import ConfigError, load
-from tts_server.traces import feedback, view
-from tts_server.traces.file import FILE, Reader
+from tts_server.terminal import err, fail
+
+if TYPE_CHECKING:
+    from tts_server.traces.file import Listed
 
 app = typer.Typer(no_args_is_help=True, help="The records of searches that a server of this machine keeps.")
-err = Console(stderr=True)
 
 DataDir = Annotated[Path | None, typer.Option(help="The server's data directory, if it is not the configured one.")]
 Config = Annotated[Path | None, typer.Option(help="The server's TOML file.")]
 Strategy = Annotated[str | None, typer.Option(help="Only searches of this strategy.")]
+HEADINGS = ("id", "when", "strategy", "status", "samples", "tokens", "scored", "s")
+WORDS = 4
+"""The first columns are words, the others numbers."""
 
 
 @app.command("list")
 def list_traces(
     limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
     strategy: Strategy = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One object a line, as GET /v1/traces has them.")] = False,
     data_dir: DataDir = None,
     config: Config = None,
 ) -> None:
     """Lists the newest searches: when, how, and what they cost."""
-    whole = [Column(name, no_wrap=True) for name in ("id", "when", "strategy", "status")]
-    table = Table(*whole, "samples", "tokens", "scored", "s", box=None)
+    from tts_server.config import ConfigError  # noqa: PLC0415
+    from tts_server.traces.file import Reader  # noqa: PLC0415
+
     try:
-        for stored in Reader(_file(data_dir, config)).page(None, limit, strategy=strategy):
-            head = orjson.loads(stored.head)
-            usage = head["usage"]
-            when = f"{datetime.fromtimestamp(head['created'], UTC):%Y-%m-%d %H:%MZ}"
-            cost = (usage["samples"], usage["completion_tokens"], usage["prm_tokens"], round(head["duration_s"], 2))
-            table.add_row(head["id"], when, head["strategy"], head["status"], *map(str, cost))
+        page = Reader(_file(data_dir, config)).page(None, limit, strategy=strategy)
     except (ConfigError, sqlite3.Error) as error:
-        raise _failed(error) from None
+        raise fail(error) from None
+    if as_json:
+        for stored in page:
+            typer.echo(stored.head)
+    else:
+        for line in _lines([_cells(stored) for stored in page]):
+            typer.echo(line)
+
+
+def _cells(stored: "Listed") -> tuple[str, ...]:
+    import orjson  # noqa: PLC0415
+
+    head = orjson.loads(stored.head)
+    usage = head["usage"]
+    when = f"{datetime.fromtimestamp(head['created'], UTC):%Y-%m-%d %H:%MZ}"
+    cost = (usage["samples"], usage["completion_tokens"], usage["prm_tokens"])
+    return (head["id"], when, head["strategy"], head["status"], *map(str, cost), f"{head['duration_s']:.2f}")
+
+
+def _lines(rows: list[tuple[str, ...]]) -> list[str]:
+    """A table whose cells are whole; where a line is too long for the terminal, costs stand below their trace."""
+    table = [HEADINGS, *rows]
+    widths = [max(len(row[i]) for row in table) for i in range(len(HEADINGS))]
+    cells = [
+        [cell.ljust(width) if i < WORDS else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]  # noqa: B905
+        for row in table
+    ]
     console = Console()
-    # A trace is asked for by its whole id, also where the lines are longer than the terminal is wide.
-    console.print(table, width=max(console.width, 120), soft_wrap=True)
+    if not console.is_terminal or sum(widths) + 2 * len(widths) <= console.width:
+        return ["  ".join(row).rstrip() for row in cells]
+    halves = [(row[:2], row[2:]) for row in cells]
+    return [line for first, second in halves for line in ("  ".join(first).rstrip(), "  " + "  ".join(second))]
+
+
+@app.command()
+def show(
+    id: Annotated[str, typer.Argument(help="The trace_id of an answer.")],  # noqa: A002  its name in the API
+    as_json: Annotated[bool, typer.Option("--json", help="The whole record, as GET /v1/traces/{id} has it.")] = False,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Draws one search as a tree: what was tried, what it was worth, and what became of it."""
+    import orjson  # noqa: PLC0415
+
+    from tts_server.config import ConfigError  # noqa: PLC0415
+    from tts_server.traces import feedback, view  # noqa: PLC0415
+    from tts_server.traces.file import Reader  # noqa: PLC0415
+    from tts_server.traces.tree import tree  # noqa: PLC0415
+
+    try:
+        path = _file(data_dir, config)
+        stored = Reader(path).get(id, None)
+        if stored is None:
+            raise fail(f"there is no trace {id!r} at {path}; `tts-server traces list` shows what there is")
+        trace: dict[str, Any] = view.shown(stored.head, stored.body, feedback.of(path, [id]).get(id))
+    except (ConfigError, sqlite3.Error) as error:
+        raise fail(error) from None
+    if as_json:
+        typer.echo(orjson.dumps(trace))
+    else:
+        Console().print(tree(trace), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -57,6 +112,10 @@ def export(
     config: Config = None,
 ) -> None:
     """Writes whole records as JSONL, the newest first, of every API key."""
+    from tts_server.config import ConfigError  # noqa: PLC0415
+    from tts_server.traces import feedback, view  # noqa: PLC0415
+    from tts_server.traces.file import Reader  # noqa: PLC0415
+
     count = 0
     try:
         path = _file(data_dir, config)
@@ -69,18 +128,16 @@ def export(
                     sink.write(view.line(stored.head, stored.body, said.get(stored.id)))
                     count += 1
     except (ConfigError, sqlite3.Error, OSError) as error:
-        raise _failed(error) from None
+        raise fail(error) from None
     if out:
         err.print(f"{count} traces are in {out}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _file(data_dir: Path | None, config: Path | None) -> Path:
+    from tts_server.config import ConfigError, load  # noqa: PLC0415
+    from tts_server.traces.file import FILE  # noqa: PLC0415
+
     path = load(config, data_dir=data_dir).data_dir / FILE
     if not path.exists():
         raise ConfigError(f"data_dir: there are no traces at {path}")
     return path
-
-
-def _failed(error: Exception) -> typer.Exit:
-    err.print(f"error: {error}", style="red", soft_wrap=True, highlight=False, markup=False)
-    return typer.Exit(1)

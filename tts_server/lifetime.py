@@ -30,6 +30,9 @@ HEARTBEAT_S = 10.0
 """A stream that is silent for as long gets a chunk that says nothing, so that none is silent for 15 s: LangChain gives
 up after 120 s without a chunk, and proxies sooner."""
 
+PROGRESS_S = 1.0
+"""The same for a client that counts along, once its answer has begun."""
+
 CLIENT_LEFT = 499
 """The status, which nobody reads any more, where the client left."""
 
@@ -57,6 +60,11 @@ class Answer(Protocol):
     @property
     def typed(self) -> bool:
         """Whether each event is named by its `type` and the last one tells that it is; else `[DONE]` does."""
+        ...
+
+    @property
+    def continuous(self) -> bool:
+        """Whether its client wants to know all the time how far it is."""
         ...
 
     def whole(self) -> Coroutine[Any, Any, Json]:
@@ -95,6 +103,10 @@ class ChatAnswer:
     @property
     def trace_id(self) -> str:
         return self.envelope.trace_id
+
+    @property
+    def continuous(self) -> bool:
+        return self.envelope.continuous_usage
 
     async def whole(self) -> Json:
         async with aclosing(self.plan.run()) as events:
@@ -237,9 +249,12 @@ class _Sender:
             await self._send({"type": "http.response.body", "body": event + b"\n\n", "more_body": True})
 
     async def _beat(self) -> None:
+        continuous = self._answer.continuous
         while True:
-            left = self._sent_at + HEARTBEAT_S - time.monotonic()
+            # Until the response has begun, an error can still be its status.
+            pace_s = PROGRESS_S if continuous and self.begun else HEARTBEAT_S
+            left = self._sent_at + pace_s - time.monotonic()
             if left > 0:
-                await asyncio.sleep(left)
+                await asyncio.sleep(min(left, PROGRESS_S) if continuous else left)
             else:
                 await self._tell(self._answer.heartbeat())

@@ -150,7 +150,7 @@ class StreamOptions(Wire):
 
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
-    """Accepted and without effect: usage is sent once, in the last chunk."""
+    """A chat's chunks carry the usage so far, and one comes every second. Text completions send it once, at the end."""
 
 
 class JsonSchema(Wire):

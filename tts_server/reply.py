@@ -34,6 +34,8 @@ class Envelope:
     logprobs: bool = False
     return_candidates: bool = False
     include_usage: bool = False
+    continuous_usage: bool = False
+    """Whether every chunk carries the usage so far."""
     id: str = field(default_factory=lambda: f"chatcmpl-{unique()}")
     trace_id: str = field(default_factory=lambda: f"trace-{unique()}")
     created: int = field(default_factory=lambda: int(time.time()))
@@ -68,7 +70,7 @@ async def chunks(events: AsyncIterator[Event], envelope: Envelope) -> AsyncGener
                 yield _delta(envelope, i, {"role": "assistant", "content": ""})
         match event:
             case Progress(text):
-                yield _said(envelope, 0, reasoning(text + "\n"))
+                yield _said(envelope, 0, reasoning(text + "\n")) | _so_far(envelope)
             case Delta(chunk):
                 if chunk.index not in voices:
                     voices[chunk.index] = _voice(envelope)
@@ -139,12 +141,32 @@ def _delta(
     envelope: Envelope, index: int, delta: Json, finish_reason: str | None = None, logprobs: Json | None = None
 ) -> Json:
     choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-    return envelope.body("chat.completion.chunk", [choice])
+    body = envelope.body("chat.completion.chunk", [choice])
+    return body | {"usage": _running(envelope.account.usage)} if envelope.continuous_usage else body
 
 
 def heartbeat(envelope: Envelope) -> Json:
-    """A chunk that says nothing."""
-    return _delta(envelope, 0, {})
+    """A chunk without text, which tells how far the search is where its client wants to know."""
+    return _delta(envelope, 0, {}) | _so_far(envelope)
+
+
+def _running(used: Usage) -> Json:
+    """The usage of an answer that is not there yet; how much of it will be the answer is not known."""
+    total = used.prompt_tokens + used.completion_tokens
+    return {
+        "prompt_tokens": used.prompt_tokens,
+        "completion_tokens": used.completion_tokens,
+        "total_tokens": total,
+    }
+
+
+def _so_far(envelope: Envelope) -> Json:
+    """The `tts` object of a search under way, where its client wants to know."""
+    if not envelope.continuous_usage:
+        return {}
+    account = envelope.account
+    names = {"trace_id": envelope.trace_id, "strategy": envelope.strategy}
+    return {"tts": {**names, "samples": account.usage.samples, "growing": account.live, "usage": _cost(account)}}
 
 
 def finish_reason(reason: FinishReason | None, *, calls: bool = False) -> Literal["stop", "length", "tool_calls"]:
@@ -185,20 +207,26 @@ def tts(final: Final, envelope: Envelope) -> Json:
         "stop_reason": account.stop_reason,
         "samples": used.samples,
         "votes": [{"answer": v.answer, "count": v.count, "weight": v.weight} for v in final.votes],
-        "usage": {
-            "engine_prompt_tokens": used.engine_prompt_tokens,
-            "cached_prompt_tokens": used.cached_prompt_tokens,
-            "completion_tokens": used.completion_tokens,
-            "prm_tokens": used.prm_tokens,
-            "prm_calls": used.prm_calls,
-            "wall_s": round(account.wall_s, 6),
-        },
+        "usage": _cost(account),
     }
     if final.decision is not None:
         said["decision"] = final.decision
     if envelope.return_candidates:
         said["candidates"] = [_candidate(c) for c in final.candidates]
     return said
+
+
+def _cost(account: Account) -> Json:
+    """What the search has cost until now."""
+    used = account.usage
+    return {
+        "engine_prompt_tokens": used.engine_prompt_tokens,
+        "cached_prompt_tokens": used.cached_prompt_tokens,
+        "completion_tokens": used.completion_tokens,
+        "prm_tokens": used.prm_tokens,
+        "prm_calls": used.prm_calls,
+        "wall_s": round(account.wall_s, 6),
+    }
 
 
 def _candidate(candidate: Candidate) -> Json:

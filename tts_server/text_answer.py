@@ -30,6 +30,7 @@ class TextAnswer:
     """
 
     typed = False
+    continuous = False
 
     def __init__(self, prompts: Sequence[PromptPlan], request: CompletionRequest) -> None:
         self.id = f"cmpl-{unique()}"

@@ -1,27 +1,21 @@
 """The command line, as a user types it."""
 
-import asyncio
 import json
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from pydantic import SecretStr
-from serving import body, serving
+from serving import body
 from typer.testing import CliRunner, Result
 
-import strategies
-from prm import FakePRM
 from tts_server import cli
 from tts_server.config import Settings
-from tts_server.engines.fake import FakeEngine, FakeRequest
-from tts_server.errors import UpstreamError
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,16 +30,6 @@ def command(*arguments: str) -> list[str]:
 
 def ran(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-
-
-def asked(*arguments: str, **server: Any) -> Result:
-    """`tts-server chat` against a server in another event loop."""
-
-    async def main() -> Result:
-        async with serving(**server) as client:
-            return await asyncio.to_thread(run, "chat", *arguments, "--url", str(client.base_url))
-
-    return asyncio.run(main())
 
 
 def test_serve_says_one_line_when_it_is_ready_answers_and_ends_on_a_signal() -> None:
@@ -172,100 +156,14 @@ def test_the_ready_line_fits_the_server(
     assert ("without API keys" in shown.err) is warned
 
 
-def test_chat_shows_progress_the_answer_as_it_is_and_what_it_cost() -> None:
-    text = "One  two [bold]three[/bold]\n\n" + "long " * 40 + "\n\n\\boxed{391}"
-    result = asked(
-        "17 * 23?", "--strategy", "best_of_n", "-o", "n=3", engine=FakeEngine(lambda r: text), prms=[FakePRM()]
-    )
-    assert result.exit_code == 0, result.output
-    assert "3 samples are under way" in result.stdout
-    assert text in result.stdout
-    assert re.search(r"answer +391 *\n", result.stdout)
-    assert re.search(r"votes +391 ×3 *\n", result.stdout)
-    assert re.search(r"tokens +\d+ generated, \d+ scored *\n", result.stdout)
-
-
-def recorded(seen: list[FakeRequest]) -> Callable[[FakeRequest], str]:
-    def script(request: FakeRequest) -> str:
-        seen.append(request)
-        return "ok"
-
-    return script
-
-
-def test_chat_sends_what_was_typed() -> None:
-    seen: list[FakeRequest] = []
-    result = asked(
-        "what?",
-        "--strategy",
-        "self_consistency",
-        "--option",
-        "n=2",
-        "-o",
-        "system_prompt=Be brief.",
-        "--max-tokens",
-        "5",
-        engine=FakeEngine(recorded(seen)),
-    )
-    assert result.exit_code == 0, result.output
-    assert len(seen) == 2
-    assert [m["content"] for m in seen[0].messages] == ["Be brief.", "what?"]
-    assert seen[0].sampling.max_tokens == 5
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("--strategy", "best"), "error: 400: unknown strategy 'best'; known: "),
-        (("-o", "n"), "error: an option is written name=value, got 'n'"),
-        (("--strategy", "best_of_n", "-o", "n=x"), "error: 400: tts.n: Input should be a valid integer"),
-    ],
-)
-def test_chat_with_a_mistake_says_it_and_exits_1(arguments: tuple[str, ...], said: str) -> None:
-    result = asked("hi", *arguments, prms=[FakePRM()])
-    assert result.exit_code == 1
-    assert result.stderr.startswith(said)
-
-
-def test_chat_uses_the_key(tmp_path: Path) -> None:
-    (tmp_path / "keys").write_text("alpha\n")
-    server = {"settings": Settings(api_key_file=tmp_path / "keys")}
-    assert asked("hi", "--api-key", "alpha", **server).exit_code == 0
-    result = asked("hi", "--api-key", "beta", **server)
-    assert result.exit_code == 1
-    assert result.stderr.startswith("error: 401: No valid API key.")
-
-
-def test_chat_says_when_a_stream_breaks() -> None:
-    class Breaking(FakeEngine):
-        async def generate(self, *args: Any, **kwargs: Any) -> Any:
-            async for chunk in super().generate(*args, **kwargs):
-                yield chunk
-                raise UpstreamError("the connection broke")
-
-    result = asked("hi", engine=Breaking())
-    assert result.exit_code == 1
-    assert result.stderr == "error: the connection broke\n"
-
-
-def test_chat_without_a_server_says_how_to_start_one() -> None:
-    for url in ("http://127.0.0.1:9", "nonsense"):
-        result = run("chat", "hi", "--url", url)
-        assert result.exit_code == 1
-        assert result.stderr.startswith(f"error: no answer from {url}: ")
-        assert "start it with: make serve" in result.stderr
-
-
-def test_strategies_lists_every_one_with_its_options() -> None:
-    result = CliRunner(env={"COLUMNS": "1000"}).invoke(cli.app, ["strategies"])
-    assert result.exit_code == 0
-    rows = {m[1]: m[0] for m in re.finditer(r"│ (\w+) +│.*", result.stdout)}
-    for name, entry in strategies.registry().items():
-        assert entry.description in rows[name]
-        assert all(option in rows[name] for option in entry.options.model_fields)
-
-
 def test_without_arguments_there_is_help() -> None:
     result = ran()
     assert "serve" in result.stdout + result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["tts_server.cli", "bench.cli"])
+def test_both_commands_say_their_version(command: str) -> None:
+    done = subprocess.run([sys.executable, "-m", command, "--version"], cwd=ROOT, capture_output=True, text=True)  # noqa: PLW1510
+    name = {"tts_server.cli": "tts-server", "bench.cli": "tts-bench"}[command]
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{name} {version('tts-server')}\n", "")

@@ -65,3 +65,50 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path, command: str) -> None:
     done = RUNNER.invoke(app, ["traces", command, "--data-dir", str(tmp_path)])
     assert done.exit_code == 1
     assert "not a database" in done.output
+
+
+@pytest.mark.parametrize("columns", ["20", "80", "200"])
+def test_a_list_has_whole_ids_and_costs_however_narrow_it_is(data_dir: Path, columns: str) -> None:
+    done = RUNNER.invoke(app, ["traces", "list", "--data-dir", str(data_dir)], env={"COLUMNS": columns})
+    assert done.exit_code == 0, done.output
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith(f"{LONG} ")]
+    told = orjson.loads(
+        RUNNER.invoke(app, ["traces", "list", "--json", "--limit", "1", "--data-dir", str(data_dir)]).stdout
+    )
+    usage = told["usage"]
+    costs = [usage["samples"], usage["completion_tokens"], usage["prm_tokens"], f"{told['duration_s']:.2f}"]
+    assert line.split()[-4:] == list(map(str, costs))
+    assert "…" not in done.stdout
+
+
+def test_on_a_narrow_terminal_costs_stand_below(data_dir: Path) -> None:
+    environment = {"COLUMNS": "80", "FORCE_COLOR": "1", "TERM": "xterm"}
+    done = RUNNER.invoke(app, ["traces", "list", "--data-dir", str(data_dir)], env=environment)
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) == 8
+    (place,) = [i for i, line in enumerate(lines) if line.startswith(LONG)]
+    assert lines[place + 1].split()[0] == "single"
+    assert lines[1].split() == ["strategy", "status", "samples", "tokens", "scored", "s"]
+
+
+def test_as_json_a_list_has_an_object_a_line(data_dir: Path) -> None:
+    done = RUNNER.invoke(app, ["traces", "list", "--json", "--data-dir", str(data_dir)])
+    assert [orjson.loads(line)["id"] for line in done.stdout.splitlines()] == [LONG, "trace-1", "trace-0"]
+
+
+def test_one_is_drawn_or_written_whole(data_dir: Path) -> None:
+    done = RUNNER.invoke(app, ["traces", "show", "trace-1", "--data-dir", str(data_dir)])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("trace-1: best_of_n, done\n4 samples, ")
+    assert done.stdout.count("── ") == 4
+    done = RUNNER.invoke(app, ["traces", "show", "trace-1", "--json", "--data-dir", str(data_dir)])
+    told = orjson.loads(done.stdout)
+    assert (told["id"], len(told["calls"][0]["samples"])) == ("trace-1", 4)
+
+
+def test_one_that_is_not_there_is_one_sentence(data_dir: Path) -> None:
+    done = RUNNER.invoke(app, ["traces", "show", "trace-9", "--data-dir", str(data_dir)])
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: there is no trace 'trace-9' at ")

@@ -484,3 +484,28 @@ def test_probes_are_answered_while_a_search_runs(name: str) -> None:
             assert answered == 5
 
     asyncio.run(main())
+
+
+def test_a_client_that_counts_along_is_told_all_the_time_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifetime, "PROGRESS_S", 0.02)
+    fields = {"tts": {"strategy": "best_of_n", "n": 3}, "stream_options": {"continuous_usage_stats": True}}
+
+    async def main() -> None:
+        async with serving(FakeEngine(token_s=0.01), prms=[FakePRM(delay_s=0.4)]) as client:
+            seen = await frames(client, **fields)
+            plain = await frames(client, tts={"strategy": "best_of_n", "n": 3})
+        *running, end = seen
+        assert {*end["tts"]} > {"votes", "answer"}
+        # Each has the usage so far, which only grows.
+        tokens = [chunk["usage"]["completion_tokens"] for chunk in seen]
+        assert tokens == sorted(tokens)
+        assert tokens[-1] == end["tts"]["usage"]["completion_tokens"]
+        so_far = [chunk["tts"] for chunk in running if "tts" in chunk]
+        assert len(so_far) > 10
+        assert {tts["samples"] for tts in so_far} == {3}
+        assert so_far[0]["growing"] == 3
+        assert so_far[-1]["growing"] == 0
+        assert {tts["trace_id"] for tts in so_far} == {end["tts"]["trace_id"]}
+        assert [chunk for chunk in plain[:-1] if "tts" in chunk or "usage" in chunk] == []
+
+    asyncio.run(main())

@@ -85,10 +85,11 @@ class AsyncClient:
         model: str | None = None,
         tts: Options | None = None,
         timeout: Timeout | None = None,
+        live: bool = False,
         **fields: Unpack[ChatFields],
     ) -> AsyncChatStream:
         """As `Client.stream`, for `async with` and `async for`."""
-        call = calls.chat(messages, model or self.model, tts, timeout, fields, stream=True)
+        call = calls.chat(messages, model or self.model, tts, timeout, fields, stream=True, live=live)
         return AsyncChatStream(lambda: self._send(call, stream=True))
 
     async def score(

@@ -109,6 +109,7 @@ def chat(
     timeout: Timeout | None,
     fields: Mapping[str, Any],
     stream: bool = False,
+    live: bool = False,
 ) -> Call[ChatResult]:
     """`POST /v1/chat/completions`.
 
@@ -123,7 +124,8 @@ def chat(
     if tts is not None:
         body["tts"] = tts_fields(tts)
     if stream:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        counting = {"continuous_usage_stats": True} if live else {}
+        body |= {"stream": True, "stream_options": {"include_usage": True, **counting}}
     return Call("POST", "v1/chat/completions", ChatResult.read, body, timeout)
 
 

@@ -87,9 +87,12 @@ class Client:
         model: str | None = None,
         tts: Options | None = None,
         timeout: Timeout | None = None,
+        live: bool = False,
         **fields: Unpack[ChatFields],
     ) -> ChatStream:
         """Answers a chat event by event; closing the stream ends the server's work.
+
+        With `live`, a `Progress` comes at least once a second, with what the search has done so far.
 
         >>> with client.stream("What is 2 + 2?", model="fake") as stream:
         ...     text = "".join(event.text for event in stream if isinstance(event, Delta))
@@ -99,7 +102,7 @@ class Client:
         Raises:
             ValueError: there is no model.
         """
-        call = calls.chat(messages, model or self.model, tts, timeout, fields, stream=True)
+        call = calls.chat(messages, model or self.model, tts, timeout, fields, stream=True, live=live)
         return ChatStream(lambda: self._send(call, stream=True))
 
     def score(

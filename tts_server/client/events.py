@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tts_server.client.errors import MAX_SHOWN, StreamCut, UnexpectedAnswer, api_error
-from tts_server.client.results import ChatResult
+from tts_server.client.results import ChatResult, Search
 from tts_server.client.sse import Events
 
 DONE = "[DONE]"
@@ -18,6 +18,8 @@ class Progress:
 
     text: str
     index: int = 0
+    search: Search | None = None
+    """What the search has done so far, where the stream is `live`; then `text` may be empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,10 @@ class Reader:
             self._body |= {name: value for name, value in frame.items() if name != "choices" and value is not None}
             for told in frame.get("choices") or ():
                 index = int(told["index"])
-                yield from self._choices.setdefault(index, _Choice(index)).grow(told)
+                choice = self._choices.setdefault(index, _Choice(index))
+                ended = told.get("finish_reason") is not None
+                search = None if ended or not frame.get("tts") else Search.model_validate(frame["tts"])
+                yield from choice.grow(told, search)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise UnexpectedAnswer(f"The server's stream is not in OpenAI's format: {data[:MAX_SHOWN]!r}") from error
 
@@ -110,16 +115,17 @@ class _Choice:
         self._logprobs: list[Any] = []
         self._calls: list[_ToolCall] = []
 
-    def grow(self, told: Mapping[str, Any]) -> Iterator[Event]:
-        """What a chunk says of this choice."""
+    def grow(self, told: Mapping[str, Any], search: Search | None) -> Iterator[Event]:
+        """What a chunk says of this choice, and of the search."""
         delta = told.get("delta") or {}
         self._finish_reason = told.get("finish_reason") or self._finish_reason
         self._logprobs += (told.get("logprobs") or {}).get("content") or ()
         self._add_calls(delta.get("tool_calls") or ())
         self._add("refusal", delta.get("refusal"))
         # Both names carry the same text.
-        if thought := self._add("reasoning", delta.get("reasoning") or delta.get("reasoning_content")):
-            yield Progress(thought, self._index)
+        thought = self._add("reasoning", delta.get("reasoning") or delta.get("reasoning_content"))
+        if thought or search:
+            yield Progress(thought or "", self._index, search)
         if text := self._add("content", delta.get("content")):
             yield Delta(text, self._index)
 

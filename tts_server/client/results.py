@@ -135,6 +135,8 @@ class Search(_Result):
     stop_reason: str | None = None
     """The budget that ended the search; None if it ended by itself."""
     samples: int = 0
+    growing: int | None = None
+    """Those that have not ended, of a search under way."""
     votes: list[Vote] = Field(default_factory=list)
     candidates: list[Candidate] = Field(default_factory=list)
     """Empty unless `return_candidates` was asked for."""

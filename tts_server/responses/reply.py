@@ -26,6 +26,7 @@ class ResponseAnswer:
     envelope: Envelope
     request: ResponsesRequest
     typed = True
+    continuous = False
     _output: Output = field(init=False)
     _voice: Voice = field(init=False)
     _streamed: bool = field(default=False, init=False)

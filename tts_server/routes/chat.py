@@ -24,5 +24,6 @@ async def chat(request: Request, body: ChatRequest) -> Response:
         logprobs=bool(body.logprobs),
         return_candidates=bool(body.tts and body.tts.return_candidates),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
+        continuous_usage=bool(body.stream_options and body.stream_options.continuous_usage_stats),
     )
     return Reply(ChatAnswer(planned, envelope), bool(body.stream))

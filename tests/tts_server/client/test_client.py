@@ -22,6 +22,7 @@ from tts_server.client import (
     Final,
     NotFound,
     Progress,
+    Search,
     Trace,
 )
 from tts_server.engines.fake import FakeEngine
@@ -88,6 +89,38 @@ def test_one_sample_streams_from_its_first_token() -> None:
     events = asked(lambda client: list(client.stream("Hi.")))
     assert isinstance(events[0], Delta)
     assert len(events) > 10
+
+
+def test_a_live_stream_says_how_far_the_search_is() -> None:
+    def ask(client: Client) -> None:
+        with client.stream("?", tts=TTS("self_consistency", n=4), live=True) as stream:
+            events = list(stream)
+        searches = [event.search for event in events if isinstance(event, Progress) and event.search]
+        assert [search.samples for search in searches] == [4] * len(searches)
+        assert [search.growing for search in searches] == [4, 3, 2, 1, 0]
+        assert all(event.text for event in events if isinstance(event, Progress))
+        (final,) = [event.result for event in events if isinstance(event, Final)]
+        assert final.tts
+        assert final.tts.trace_id == searches[0].trace_id
+        assert final.tts.growing is None
+        with client.stream("?", tts=TTS("self_consistency", n=4)) as plain:
+            assert [event.search for event in plain if isinstance(event, Progress)] == [None] * len(searches)
+
+    asked(ask)
+
+
+def test_a_beat_of_a_live_stream_is_progress_without_text() -> None:
+    async def main() -> None:
+        so_far = {"strategy": "single", "trace_id": "trace-1", "samples": 1, "growing": 1}
+        beat = chunk({}, tts=so_far, usage={"completion_tokens": 7})
+        frames = [beat, chunk({"content": "Four."}), chunk({}, finish_reason="stop"), DONE]
+        async with scripted(Reply(frames=frames)) as server, AsyncClient(server.url, model="fake") as client:
+            first, *_ = [event async for event in client.stream("?", live=True)]
+        options = {"include_usage": True, "continuous_usage_stats": True}
+        assert server.requests[0][1]["stream_options"] == options
+        assert first == Progress("", 0, Search.model_validate(so_far))
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(
