@@ -107,6 +107,8 @@ class Search:
     results: dict[str, list[Thought]] = field(default_factory=dict)
     written: dict[str, list[Thought]] = field(default_factory=dict)
     cut: list[Thought] = field(default_factory=list)
+    blank: list[Thought] = field(default_factory=list)
+    """What the model ended without a word, with which no operation can do anything."""
 
     async def run(self) -> AsyncGenerator[Progress, None]:
         """Runs the graph and tells of each operation, in the order in which they are listed."""
@@ -130,7 +132,8 @@ class Search:
     async def final(self, within_s: float | None) -> Final:
         """The end: a vote over the thoughts that no operation takes; all others stand behind them."""
         ends = [t for name in ends_of(edges_of(self.graph)) for t in self.results[name]]
-        ends = ends or max(self.results.values(), key=_worth) or self.cut or [Thought(nothing(self.policy))]
+        ends = ends or max(self.results.values(), key=_worth) or self.cut or self.blank
+        ends = ends or [Thought(nothing(self.policy))]
         final = await self._vote(ends, within_s)
         texts = {thought.text for thought in ends}
         rest = [thought for thought in self._all_written() if thought.text not in texts]
@@ -176,11 +179,13 @@ class Search:
             drawn[place] = await self.policy.think(prompt, self.policy.sampling, k, name, place)
 
         await together([think(place) for place in range(len(groups))])
-        thoughts = [Thought(sample) for place in range(len(groups)) for sample in drawn[place] if sample.text.strip()]
+        thoughts = [Thought(sample) for place in range(len(groups)) for sample in drawn[place]]
+        cut = [thought for thought in thoughts if thought.sample.finish_reason == "budget"]
         whole = [thought for thought in thoughts if thought.sample.finish_reason != "budget"]
-        self.written[name] = whole
-        self.cut += [thought for thought in thoughts if thought.sample.finish_reason == "budget"]
-        return whole
+        self.written[name] = [thought for thought in whole if thought.text.strip()]
+        self.blank += [thought for thought in whole if not thought.text.strip()]
+        self.cut += [thought for thought in cut if thought.text.strip()]
+        return self.written[name]
 
 
 def _shown(group: Sequence[Thought]) -> str:

@@ -201,7 +201,7 @@ def nothing(policy: Policy) -> Sample:
     """
     if policy.cause and not policy.spent:
         raise policy.cause
-    return Sample([Chunk(0, finish_reason="budget" if policy.spent else "length")])
+    return Sample([Chunk(0, finish_reason="budget")])
 
 
 def refuse_unthinkable(task: Task, evaluator: Literal["value", "vote", "prm"] | None, loaded: bool) -> None:

@@ -238,3 +238,15 @@ def test_a_value_is_remembered_between_operations() -> None:
     mind = Mind([1, 2], {1: "sure"})
     run(mind, graph=[{"op": "generate", "k": 2}, {"op": "score"}, {"op": "score"}, {"op": "keep_best"}])
     assert mind.asked_for("score") == [(1,), (2,)]
+
+
+def test_an_answer_of_nothing_was_not_cut() -> None:
+    silent = asyncio.run(search(ENTRY, FakeEngine(lambda _: ""), FakePRM()))
+    assert (silent.final.best.text, silent.final.best.sample.finish_reason) == ("", "eos")
+    assert silent.final.best.sample.completion_tokens == 1
+
+
+def test_blanks_up_to_the_token_limit_were_cut() -> None:
+    task = Task(TASK.prompt, Sampling(seed=7, max_tokens=2))
+    silent = asyncio.run(search(ENTRY, FakeEngine(lambda _: " \n \n \n"), FakePRM(), task=task))
+    assert silent.final.best.sample.finish_reason == "length"
