@@ -12,15 +12,8 @@ from strategies.best_of_n import HowToAggregate
 from strategies.budget import Account
 from strategies.prompts import Examples, SystemPrompt, prompted
 from strategies.sampling import refuse_choices
-from strategies.step_search import (
-    MaxSteps,
-    Separator,
-    StepSearch,
-    StepTokens,
-    scorer,
-    spread,
-    to_ends,
-)
+from strategies.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer
+from strategies.trajectories import spread, to_ends
 
 Beams = Annotated[int, Field(ge=1, le=4096, description="Beams: solutions searched at once.")]
 BeamWidth = Annotated[int, Field(ge=1, le=4096, description="Continuations of each kept beam.")]

@@ -28,6 +28,7 @@ from strategies.budget import Account
 from strategies.dialogue import ask, seeded
 from strategies.pool import telling, together
 from strategies.sampling import candidates_of, draw, elect, raise_if_all_failed, succeeded, with_temperature
+from strategies.stops import Border, first_stop, length_of, reach, stopped_at, tail, without_end
 
 ChainCount = Annotated[int, Field(ge=1, le=4096, description="Independent chains; their answers are voted on.")]
 ThinkOpen = Annotated[str, Field(min_length=1, max_length=100, description="What the model opens its thought with.")]
@@ -133,13 +134,21 @@ class Chain:
             return False
         ids = self.ids + (forced.ids if forced else ())
         prompt = replace(self.task.prompt, token_ids=ids)
-        part = await ask(self.engine, prompt, self._sampling(limit, room, stop, bool(forced)), self.index)
+        stops, least = self.task.sampling.stop, self._least
+        before = tail([self.sample], reach(stops)) + (forced.text if forced else "")
+        border = Border(before, () if least else stops)
+        part = await ask(self.engine, prompt, self._sampling(limit, room, stop, bool(forced)), self.index, border.ends)
+        found = first_stop(before + part.text, stops, len(before) + length_of(part, least))
+        if found:
+            part = stopped_at(part, found.text)
         limited = part.finish_reason == "length" and limit is not None and (room is None or limit < room)
         if self.ended and not (part.finished or limited):
             return False
         if forced:
             self.put(forced.text, forced.ids)
         self.sample.chunks += part.chunks
+        if found:
+            self.sample = without_end(self.sample, len(before) + len(part.text) - found.start)
         self.ids = ids + resumable(part)
         self.parts += 1
         return succeeded(part) and part.finish_reason != "budget"
@@ -147,21 +156,25 @@ class Chain:
     def opened(self, tag: Text) -> bool:
         """Whether its thought stands behind this tag: the model wrote it, or the template at the prompt's end."""
         size = len(tag.ids)
-        tail = self.task.prompt.token_ids[-size - 2 :]
-        return tag.text in self.text or any(tail[i : i + size] == tag.ids for i in range(len(tail)))
+        ids = self.task.prompt.token_ids[-size - 2 :]
+        return tag.text in self.text or any(ids[i : i + size] == tag.ids for i in range(len(ids)))
 
     def put(self, text: str, ids: TokenIds = (), finish_reason: FinishReason | None = None) -> None:
         """Puts a text in that the model did not generate."""
         self.sample.chunks.append(Chunk(self.index, text, ids, finish_reason=finish_reason))
 
+    @property
+    def _least(self) -> int:
+        """Tokens that must still be generated."""
+        return max(0, (self.task.sampling.min_tokens or 0) - self.sample.completion_tokens)
+
     def _sampling(self, limit: int | None, room: int | None, stop: tuple[str, ...], forced: bool) -> Sampling:
         sampling = self.task.sampling
-        floor = (sampling.min_tokens or 0) - self.sample.completion_tokens
         limits = [tokens for tokens in (limit, room) if tokens is not None]
         return replace(
             seeded(sampling, self.index, self.parts),
             max_tokens=min(limits, default=None),
-            min_tokens=min([max(floor, int(forced)), *limits]) or None,
+            min_tokens=min([max(self._least, int(forced)), *limits]) or None,
             stop=(*stop, *sampling.stop),
         )
 

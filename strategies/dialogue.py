@@ -1,6 +1,6 @@
 """Asking the policy more than the client did: further turns of its conversation, and calls that are not the answer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -66,13 +66,24 @@ def seeded(sampling: Sampling, *place: object) -> Sampling:
     return sampling if sampling.seed is None else replace(sampling, seed=sub_seed(sampling.seed, *place))
 
 
-async def ask(engine: Engine, prompt: Prompt, sampling: Sampling, index: int = 0) -> Sample:
-    """One sample; a failure, or a budget that is spent, is its finish reason. A failure after its end is none."""
+async def ask(
+    engine: Engine,
+    prompt: Prompt,
+    sampling: Sampling,
+    index: int = 0,
+    until: Callable[[Chunk], bool] = lambda chunk: False,
+) -> Sample:
+    """One sample; a failure, or a budget that is spent, is its finish reason. A failure after its end is none.
+
+    It has no finish reason where `until`, asked of each chunk, ended it.
+    """
     sample = Sample()
     try:
         async with aclosing(engine.generate(prompt, sampling)) as chunks:
             async for chunk in chunks:
                 sample.chunks.append(replace(chunk, index=index))
+                if until(chunk):
+                    break
     except BudgetSpent:
         sample.chunks.append(Chunk(index, finish_reason="budget"))
     except Exception as error:

@@ -12,16 +12,8 @@ from strategies.budget import Account
 from strategies.pool import together
 from strategies.prompts import Examples, SystemPrompt, prompted
 from strategies.sampling import refuse_choices
-from strategies.step_search import (
-    MaxSteps,
-    Separator,
-    StepSearch,
-    StepTokens,
-    Trajectory,
-    scorer,
-    spread,
-    to_ends,
-)
+from strategies.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer
+from strategies.trajectories import Trajectory, spread, to_ends
 
 
 @strategy("dvts", paper="Hugging Face, search-and-learn (2024)", needs_prm=True, continues=True)

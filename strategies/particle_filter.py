@@ -16,7 +16,8 @@ from strategies.best_of_n import HowToAggregate
 from strategies.budget import Account
 from strategies.prompts import Examples, SystemPrompt, prompted
 from strategies.sampling import refuse_choices
-from strategies.step_search import MaxSteps, Separator, StepSearch, StepTokens, Trajectory, scorer
+from strategies.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer
+from strategies.trajectories import Trajectory
 
 Resampling = Literal["multinomial", "systematic"]
 EDGE = 1e-7
@@ -104,7 +105,7 @@ def prefix(trajectory: Trajectory, steps: int) -> Trajectory:
     """The trajectory's first steps, with their scores."""
     if steps >= len(trajectory.samples):
         return trajectory
-    short = replace(trajectory, samples=trajectory.samples[:steps], ended=False)
+    short = replace(trajectory, samples=trajectory.samples[:steps], ended=False, dropped=0)
     return replace(short, scores=trajectory.scores[: len(short.steps)])
 
 

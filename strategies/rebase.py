@@ -15,7 +15,8 @@ from strategies.best_of_n import HowToAggregate
 from strategies.budget import Account
 from strategies.prompts import Examples, SystemPrompt, prompted
 from strategies.sampling import refuse_choices
-from strategies.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer, to_ends
+from strategies.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer
+from strategies.trajectories import to_ends
 
 TEMPERATURE = 1.0
 """Of the paper's samples, where the request gives none."""

@@ -9,7 +9,7 @@ are. A sample's next step is as good as a fresh one: nothing but what came befor
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from prm import Aggregation, OnTokens, ProcessRewardModel, StepScores
 from strategies.attempts import sub_seed
@@ -17,6 +17,7 @@ from strategies.base import Chunk, Engine, Prompt, Sample, Sampling, TokenIds
 from strategies.budget import BudgetSpent
 from strategies.certainty import only_asked
 from strategies.sampling import succeeded
+from strategies.stops import Stop, first_stop, reach
 
 
 class ReplayEngine:
@@ -162,14 +163,15 @@ def _step(chunks: Sequence[Chunk], sampling: Sampling, own: Sampling) -> list[Ch
     several tokens does not tell which of them that is, and a token that says more than the string must not lose it.
     """
     taken: list[Chunk] = []
-    text, tokens = "", 0
+    text, tokens, known = "", 0, reach(sampling.stop)
     for chunk in chunks:
         if chunk.completion_tokens and not chunk.token_ids and not chunk.finish_reason:
             return None
-        text += chunk.text
+        before, text = len(text), text + chunk.text
         tokens += len(chunk.token_ids)
-        if found := _first_stop(text, sampling.stop):
+        if found := first_stop(text, sampling.stop, before):
             return _stopped(taken, chunk, text, found, tokens, sampling.max_tokens)
+        text = text[-known:] if known else ""
         if sampling.max_tokens is not None and tokens >= sampling.max_tokens and not chunk.finish_reason:
             cut = replace(chunk, finish_reason="length")
             return [*taken, cut] if tokens == sampling.max_tokens else None
@@ -179,23 +181,8 @@ def _step(chunks: Sequence[Chunk], sampling: Sampling, own: Sampling) -> list[Ch
     return taken if sampling.max_tokens is None or tokens <= sampling.max_tokens else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Stop:
-    end: int
-    """Characters up to its end."""
-    text: str
-
-
-def _first_stop(text: str, stops: Sequence[str]) -> _Stop | None:
-    found = [(at, stop) for stop in stops if (at := text.find(stop)) >= 0]
-    if not found:
-        return None
-    at, stop = min(found)
-    return _Stop(at + len(stop), stop)
-
-
 def _stopped(
-    taken: list[Chunk], chunk: Chunk, text: str, found: _Stop, tokens: int, most: int | None
+    taken: list[Chunk], chunk: Chunk, text: str, found: Stop, tokens: int, most: int | None
 ) -> list[Chunk] | None:
     over = len(text) - found.end
     if over and (len(chunk.token_ids) != 1 or text[found.end :].strip()):

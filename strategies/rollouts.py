@@ -11,7 +11,8 @@ from strategies.answers import canonical, extract
 from strategies.base import Progress
 from strategies.budget import Account
 from strategies.search_tree import Node, Noise, Rule
-from strategies.step_search import StepSearch, Trajectory, to_ends
+from strategies.step_search import StepSearch
+from strategies.trajectories import Trajectory, to_ends
 
 
 class Unscored(StepSearch):

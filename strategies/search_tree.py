@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from strategies.step_search import Trajectory
+from strategies.trajectories import Trajectory
 
 PUCT_BASE = 19652
 """Visits after which PUCT's exploration grows (AlphaZero, 1712.01815)."""

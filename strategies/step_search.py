@@ -14,25 +14,16 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from prm import Aggregation, ProcessRewardModel, aggregate
+from prm import SEPARATOR, Aggregation, ProcessRewardModel
+from prm.steps import SEPARATORS
 from strategies.answers import extract
-from strategies.base import (
-    Candidate,
-    Chunk,
-    Engine,
-    Final,
-    Progress,
-    Refused,
-    Sample,
-    Sampling,
-    Selector,
-    Task,
-    TokenIds,
-)
+from strategies.base import Candidate, Chunk, Engine, Final, Progress, Refused, Sample, Sampling, Selector, Task
 from strategies.budget import Account, BudgetSpent
 from strategies.finishing import Finishing
 from strategies.pool import telling
 from strategies.sampling import elect, fail_growing, succeeded, with_temperature
+from strategies.stops import Border, Stop, first_stop, length_of, reach, stopped_at
+from strategies.trajectories import Trajectory, distinct, failed
 
 MaxSteps = Annotated[int, Field(ge=1, le=1000, description="Steps of one solution.")]
 StepTokens = Annotated[
@@ -40,45 +31,6 @@ StepTokens = Annotated[
     Field(ge=1, description="Tokens of one step; one that reaches it is cut there and goes on as the next. Null: all."),
 ]
 Separator = Annotated[str, Field(min_length=1, max_length=32, description="What ends a step.")]
-
-
-@dataclass(frozen=True, slots=True)
-class Trajectory:
-    """A prompt and the steps so far, as token ids."""
-
-    prompt: TokenIds
-    samples: tuple[Sample, ...] = ()
-    """One engine sample a step; the last one's finish reason is the trajectory's."""
-    scores: tuple[float, ...] = ()
-    """One for each of `steps`, once scored."""
-    ended: bool = False
-    """Whether nothing can follow: the model ended it, or its own token limit or the context did."""
-
-    @property
-    def token_ids(self) -> TokenIds:
-        return self.prompt + tuple(token for sample in self.samples for token in sample.token_ids)
-
-    @property
-    def steps(self) -> tuple[str, ...]:
-        """The steps' texts, stripped; blank ones are no steps."""
-        return tuple(text for sample in self.samples if (text := sample.text.strip()))
-
-    @property
-    def text(self) -> str:
-        return "".join(sample.text for sample in self.samples)
-
-    @property
-    def completion_tokens(self) -> int:
-        return sum(sample.completion_tokens for sample in self.samples)
-
-    @property
-    def sample(self) -> Sample:
-        """The whole solution as one sample."""
-        return Sample([chunk for sample in self.samples for chunk in sample.chunks])
-
-    def score(self, how: Aggregation) -> float:
-        """The aggregated step scores; 0 without any, as for a solution of nothing."""
-        return aggregate(self.scores, how) if self.scores else 0.0
 
 
 @dataclass(slots=True)
@@ -93,7 +45,7 @@ class StepSearch:
     engine: Engine
     prm: ProcessRewardModel
     aggregation: Aggregation
-    separator: str = "\n\n"
+    separator: str = SEPARATOR
     step_tokens: int | None = None
     account: Account = field(default_factory=Account)
     """The request's, whose deadline the search has to meet."""
@@ -202,7 +154,7 @@ class StepSearch:
             self.spent = True
             self.cut += children or [parent]
         except Exception as error:
-            self.failed += [_failed(t, error) for t in children or [parent]]
+            self.failed += [failed(t, error) for t in children or [parent]]
         return []
 
     async def _scored_in_time(self, children: list[Trajectory], lookahead: int) -> list[Trajectory]:
@@ -232,10 +184,14 @@ class StepSearch:
         samples: dict[int, Sample] = {}
         prompt = replace(self.task.prompt, token_ids=parent.token_ids)
         sampling = self._sampling(parent, place, greedy, whole)
+        stops = () if self._least(parent) else self.task.sampling.stop
+        border = Border(parent.tail(reach(stops)), stops)
         try:
             async with aclosing(self.engine.generate(prompt, sampling, n)) as chunks:
                 async for chunk in chunks:
                     samples.setdefault(chunk.index, Sample()).chunks.append(chunk)
+                    if border.ends(chunk) and len(border.ended) == n:
+                        break
         except BudgetSpent:
             raise
         except Exception as error:
@@ -255,16 +211,24 @@ class StepSearch:
             # Each expansion has its own stream of randomness, the same in every run.
             seed = random.Random(f"{seed}|{len(parent.samples)}|{place}").getrandbits(31)
         most = min((limit for limit in limits if limit is not None), default=None)
-        least = max(0, (sampling.min_tokens or 0) - parent.completion_tokens)
+        least = self._least(parent)
         return replace(
             sampling,
-            stop=sampling.stop if whole else (*dict.fromkeys((self.separator, *sampling.stop)),),
+            stop=sampling.stop if whole else tuple(dict.fromkeys((*self._separators, *sampling.stop))),
             include_stop=True,
             max_tokens=most,
             min_tokens=(least if most is None else min(least, most)) or None,
             temperature=0.0 if greedy else sampling.temperature,
             seed=seed,
         )
+
+    @property
+    def _separators(self) -> tuple[str, ...]:
+        return SEPARATORS if self.separator == SEPARATOR else (self.separator,)
+
+    def _least(self, trajectory: Trajectory) -> int:
+        """Tokens that the answer must still grow by."""
+        return max(0, (self.task.sampling.min_tokens or 0) - trajectory.completion_tokens)
 
     def _room(self, trajectory: Trajectory) -> int | None:
         """Tokens that the answer may still grow by; None is no limit."""
@@ -273,16 +237,30 @@ class StepSearch:
 
     def _child(self, parent: Trajectory, sample: Sample) -> Trajectory:
         end = sample.chunks[-1]
-        asked_to_stop = end.finish_reason == "stop" and end.stop in self.task.sampling.stop
-        if asked_to_stop and end.stop:
-            sample = without_suffix(sample, end.stop)
-        ended = end.finish_reason == "eos" or asked_to_stop
-        child = Trajectory(parent.prompt, (*parent.samples, sample), parent.scores, ended)
+        if found := self._stopped(parent, sample):
+            samples = (*parent.samples, stopped_at(sample, found.text))
+            child = replace(parent, samples=samples, ended=True, dropped=len(sample.text) - found.start)
+            return replace(child, scores=parent.scores[: len(child.steps)])
+        ended = end.finish_reason == "eos" or (end.finish_reason == "stop" and end.stop in self.task.sampling.stop)
+        child = replace(parent, samples=(*parent.samples, sample), ended=ended)
         if ended or self._can_go_on(child):
             return child
         # Its end is the answer's own limit, also where a step happens to end there.
         cut = Sample([*sample.chunks, Chunk(end.index, finish_reason="length")])
         return replace(child, samples=(*parent.samples, cut), ended=True)
+
+    def _stopped(self, parent: Trajectory, sample: Sample) -> Stop | None:
+        """The client's stop string that ends in a sample, by its place from the sample's beginning.
+
+        It may begin in the steps before; an engine that reports the separator may have passed it over, too.
+        """
+        stops = self.task.sampling.stop
+        if not stops:
+            return None
+        before = parent.tail(reach(stops))
+        begin = len(before) + length_of(sample, self._least(parent))
+        found = first_stop(before + sample.text, stops, begin)
+        return found and Stop(found.end - len(before), found.start - len(before), found.text)
 
     def _can_go_on(self, trajectory: Trajectory) -> bool:
         """Whether a step that reached a limit reached only its own."""
@@ -359,42 +337,9 @@ def scorer(prm: ProcessRewardModel | None) -> ProcessRewardModel:
     return prm
 
 
-def _failed(trajectory: Trajectory, error: Exception) -> Trajectory:
-    end = Sample([Chunk(0, finish_reason="error", error=error)])
-    return replace(trajectory, samples=(*trajectory.samples, end), ended=False)
-
-
 def _scores_of(child: Trajectory, scores: Sequence[float]) -> tuple[float, ...]:
     """One score a step of the child; the last one is that of the end of its lookahead."""
     own = len(child.steps)
-    return (*scores[: own - 1], scores[-1]) if own else ()
-
-
-def distinct(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-    """The first of those whose last step reads the same, white space and case aside."""
-    seen: dict[tuple[str, bool], Trajectory] = {}
-    for trajectory in trajectories:
-        seen.setdefault((" ".join(trajectory.samples[-1].text.lower().split()), trajectory.ended), trajectory)
-    return list(seen.values())
-
-
-def without_suffix(sample: Sample, suffix: str) -> Sample:
-    """The sample without the stop string that it ends with; its tokens stay counted."""
-    left = len(suffix)
-    chunks: list[Chunk] = []
-    for chunk in reversed(sample.chunks):
-        cut = min(left, len(chunk.text))
-        chunks.append(replace(chunk, text=chunk.text[: len(chunk.text) - cut]))
-        left -= cut
-    return Sample(chunks[::-1])
-
-
-def to_ends(best: Sequence[Trajectory], n: int) -> list[tuple[Trajectory, int]]:
-    """How the best branches are finished: one of each, but n where nothing has grown from the root."""
-    return [(branch, 1 if branch.samples else n) for branch in best]
-
-
-def spread(parents: Sequence[Trajectory], total: int) -> list[tuple[Trajectory, int]]:
-    """`total` children over the parents, as evenly as can be, the first ones favoured."""
-    share, rest = divmod(total, len(parents)) if parents else (0, 0)
-    return [(parent, n) for i, parent in enumerate(parents) if (n := share + (i < rest))]
+    known = scores[: max(0, own - 1)]
+    # A stop string across the end of the child makes its lookahead the shorter one.
+    return (*known, *(scores[-1],) * (own - len(known)))

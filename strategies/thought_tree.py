@@ -8,6 +8,7 @@ from typing import Literal
 from strategies.base import Chunk, Final, Sample
 from strategies.finishing import Finishing
 from strategies.pool import together
+from strategies.stops import first_stop, stopped_at, without_end
 from strategies.thoughts import UNVALUED, Evaluator, Policy, Value, nothing, vote_by_value, with_failed
 
 SEPARATOR = "\n\n"
@@ -106,7 +107,7 @@ class Tree:
             prompt = self.policy.told(rf"{_so_far(state)}Write {what}. Put the final answer within \boxed{{}}.")
             sampling = replace(self.policy.sampling, max_tokens=self._room(state))
             samples = await self.policy.think(prompt, sampling, 1, "rest", state.text)
-            ends[place] = [replace(state, thoughts=(*state.thoughts, sample), ended=True) for sample in samples]
+            ends[place] = [self._grown(state, sample, ended=True) for sample in samples]
 
         await together([finish(place) for place in range(len(states))])
         done = [end for place in range(len(states)) for end in ends[place] if self._whole(end)]
@@ -160,7 +161,17 @@ class Tree:
         end = thought.chunks[-1]
         asked_to_stop = end.finish_reason == "stop" and end.stop in self.policy.task.sampling.stop
         ended = asked_to_stop or end.finish_reason == "length" or bool(_BOX.search(thought.text))
-        return State((*state.thoughts, thought), ended)
+        return replace(self._grown(state, thought, ended=ended), value=UNVALUED)
+
+    def _grown(self, state: State, thought: Sample, *, ended: bool) -> State:
+        """The state with one more thought. It has ended where a stop string of the client's lies across thoughts."""
+        grown = replace(state, thoughts=(*state.thoughts, thought), ended=ended)
+        stops, said = self.policy.task.sampling.stop, grown.sample
+        found = first_stop(said.text, stops, len(state.sample.text)) if stops else None
+        if not found:
+            return grown
+        whole = without_end(stopped_at(said, found.text), len(said.text) - found.start)
+        return replace(grown, thoughts=(whole,), ended=True)
 
     def _room(self, state: State) -> int | None:
         limit = self.policy.task.sampling.max_tokens

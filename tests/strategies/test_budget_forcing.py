@@ -152,3 +152,10 @@ def test_chains_share_one_first_call_and_vote() -> None:
     assert done.final.best.answer == "2"
     assert done.final.confidence == pytest.approx(2 / 3)
     assert done.account.usage.samples == 6
+
+
+def test_a_stop_string_across_what_is_put_in_ends_it() -> None:
+    task = replace(TASK, sampling=Sampling(seed=7, stop=("Wait, no", "Wait")))
+    done = run(FakeEngine(thinker("<think>It is 1. ", ", no, it is 2. ")), task=task, min_waits=1)
+    best = done.final.best
+    assert (best.text, best.sample.finish_reason) == ("<think>It is 1. ", "stop")

@@ -144,3 +144,13 @@ def test_chains_vote() -> None:
     done = run(script, n=3, every=10)
     assert [c.answer for c in done.final.candidates] == ["1", "2", "2"]
     assert done.final.best.answer == "2"
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 5, 7])
+def test_a_stop_string_across_two_probes_places_ends_it(every: int) -> None:
+    policy = Policy(*["?"] * 100, thought=" alpha beta gammaSTOPHERE delta" + " a" * 50)
+    done = run(policy, every=every, task=replace(TASK, sampling=Sampling(seed=7, stop=("xy", "STOPHERE"))))
+    best = done.final.best
+    assert (best.text, best.sample.finish_reason) == (" alpha beta gamma", "stop")
+    # What was generated past it, to the next probe's place at most, still counts.
+    assert best.sample.completion_tokens <= 4 + every

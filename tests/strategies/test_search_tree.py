@@ -6,7 +6,7 @@ import random
 import pytest
 
 from strategies.search_tree import Arm, Node, Noise, puct, uct
-from strategies.step_search import Trajectory
+from strategies.trajectories import Trajectory
 
 LEAF = Trajectory((1,))
 

@@ -1,6 +1,7 @@
 """What all step searches share."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,8 @@ from searching import TASK, broken, search, world
 
 from prm import FakePRM
 from strategies import get
-from tts_server.engines.fake import FakeEngine, FakeRequest, encode
+from strategies.stops import first_stop
+from tts_server.engines.fake import FakeEngine, FakeRequest, Script, encode
 
 
 @pytest.mark.parametrize("name", ["beam_search", "dvts", "rebase", "particle_filter"])
@@ -53,3 +55,84 @@ def test_the_least_length_is_the_whole_answer_s() -> None:
     assert done.final.best.sample.completion_tokens >= 12
     assert {least for length, least in seen if length == 0} == {12}
     assert all((least or 0) == max(0, 12 - length) for length, least in seen)
+
+
+def said_once(text: str) -> Script:
+    """A policy that says one text, and goes on in it from wherever its prompt ends."""
+
+    def script(request: FakeRequest) -> str:
+        done = request.text.rpartition("<assistant>")[2]
+        assert text.startswith(done)
+        return text[len(done) :]
+
+    return script
+
+
+STEP_SEARCHES = ["beam_search", "dvts", "mcts", "rebase", "particle_filter"]
+TEXT = "She has 7 * 3 apples.\n\nThat is\n\n21, naïve 👍🏽 so \\boxed{21}.\n\nQuestion: 4 + 5?\n\nIt is \\boxed{9}."
+STOPS = {
+    "begins with the separator": ("\n\nQuestion:",),
+    "of one character": ("👍",),
+    "across three steps": ("apples.\n\nThat is\n\n21",),
+    "the separator": ("\n\n",),
+    "in the separator": ("\n",),
+    "in the first token": ("Sh",),
+    "several": ("5?\n\nIt", "Question: 4", "\n\nQuestion: 4 + 5", "never"),
+    "ends with the separator": (" so \\boxed{21}.\n\n",),
+    "nowhere": ("never",),
+}
+
+
+@pytest.mark.parametrize("name", STEP_SEARCHES)
+@pytest.mark.parametrize("stops", STOPS.values(), ids=STOPS)
+def test_a_stop_string_ends_the_answer_wherever_steps_end(name: str, stops: tuple[str, ...]) -> None:
+    found = first_stop(TEXT, stops)
+    for step_tokens in (None, 1, 2, 3, 5, 7):
+        engine = FakeEngine(said_once(TEXT))
+        task = replace(TASK, sampling=replace(TASK.sampling, stop=stops))
+        options = {"n": 2, "step_tokens": step_tokens, "max_steps": 200}
+        done = asyncio.run(search(get(name), engine, FakePRM(), task=task, **options))
+        best = done.final.best
+        assert best.text == (TEXT[: found.start] if found else TEXT)
+        assert best.sample.finish_reason == ("stop" if found else "eos")
+        assert best.sample.chunks[-1].stop == (found.text if found else None)
+        assert not any(found and stop in candidate.text for candidate in done.final.candidates for stop in stops)
+        assert done.account.usage.completion_tokens == engine.generated
+
+
+def test_a_stop_string_within_the_least_length_ends_nothing() -> None:
+    task = replace(TASK, sampling=replace(TASK.sampling, stop=("beta", "STOP"), min_tokens=5))
+    options = {"n": 2, "step_tokens": 2, "max_steps": 200}
+    engine = FakeEngine(said_once("alpha beta gamma delta STOP beta STOP"))
+    done = asyncio.run(search(get("beam_search"), engine, FakePRM(), task=task, **options))
+    assert done.final.best.text == "alpha beta gamma delta STOP "
+
+
+def test_nothing_is_generated_past_a_stop_string_that_begins_before() -> None:
+    engine = FakeEngine(said_once("one\n\nQuestion: " + "word " * 500))
+    task = replace(TASK, sampling=replace(TASK.sampling, stop=("\n\nQuestion:",)))
+    done = asyncio.run(search(get("beam_search"), engine, FakePRM(), task=task, n=2))
+    assert done.final.best.text == "one"
+    assert done.account.usage.completion_tokens == engine.generated < 40
+
+
+def test_a_search_goes_on_from_what_a_stop_string_ended() -> None:
+    """Particle Gibbs keeps the beginning of a particle, which may lie before the string and inside of it."""
+    task = replace(TASK, sampling=replace(TASK.sampling, stop=("STOPHERE",)))
+    engine = FakeEngine(said_once("alpha beta gammaSTOPHERE delta"))
+    options = {"n": 3, "iterations": 3, "step_tokens": 3}
+    done = asyncio.run(search(get("particle_filter"), engine, FakePRM(), task=task, **options))
+    assert {candidate.text for candidate in done.final.candidates} == {"alpha beta gamma"}
+
+
+def test_steps_end_at_blank_lines_of_either_kind() -> None:
+    seen: list[tuple[str, ...]] = []
+
+    def score(question: str, steps: Sequence[str]) -> list[float]:
+        seen.append(tuple(steps))
+        return [0.5] * len(steps)
+
+    engine = FakeEngine(said_once("one\r\n\r\ntwo\r\nmore\r\n\r\nthree"))
+    done = asyncio.run(search(get("beam_search"), engine, FakePRM(score), n=1))
+    assert max(seen, key=len) == ("one", "two\r\nmore", "three")
+    assert done.final.best.text == "one\r\n\r\ntwo\r\nmore\r\n\r\nthree"

@@ -287,3 +287,22 @@ def test_what_it_cannot_do_is_refused() -> None:
     assert refused(replace(TASK, sampling=Sampling(structured={"type": "json_object"}))) == "response_format"
     prompt = replace(TASK.prompt, template={"continue_final_message": True})
     assert refused(replace(TASK, prompt=prompt)) == "continue_final_message"
+
+
+@pytest.mark.parametrize("stop", ["\n\nQuestion:", "7.\n\nQuestion", "x = 7.\n\nQuestion: 4"])
+def test_a_stop_string_across_thoughts_ends_the_solution(stop: str) -> None:
+    mind = Mind({"": ["So x = 7."], "So x = 7.": ["Question: 4 + 5?"]}, rests={})
+    task = replace(TASK, sampling=replace(TASK.sampling, stop=(stop,)))
+    done = run(mind, FakePRM(), task=task, n_generate=1)
+    best = done.final.best
+    assert best.text == "So x = 7.\n\nQuestion: 4".partition(stop)[0]
+    assert best.sample.finish_reason == "stop"
+    assert best.sample.completion_tokens == done.account.usage.completion_tokens
+    assert mind.states("rest") == []
+
+
+def test_a_stop_string_before_the_rest_of_a_solution_ends_it() -> None:
+    mind = Mind({"": ["So x = 7."]}, rests={"So x = 7.": "Question: 4 + 5 is \\boxed{9}."})
+    task = replace(TASK, sampling=replace(TASK.sampling, stop=("\n\nQuestion:",)))
+    done = run(mind, FakePRM(), task=task, n_generate=1, max_steps=1)
+    assert (done.final.best.text, done.final.best.sample.finish_reason) == ("So x = 7.", "stop")
