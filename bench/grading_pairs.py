@@ -190,4 +190,5 @@ def recorded_pairs(records: Iterable[Record]) -> Iterator[Pair]:
     for record in records:
         for sample in record.samples:
             if sample.text is not None:
-                yield Pair("records", "model's output", sample.text, record.gold, None, sample.truncated)
+                truncated = sample.finish_reason == "length"
+                yield Pair("records", "model's output", sample.text, record.gold, None, truncated)

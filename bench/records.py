@@ -19,8 +19,6 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 log = logging.getLogger(__name__)
 
 RECORDS = "records.jsonl"
-CUT = ("length", "content_filter")
-"""Finish reasons of texts that go no further than something let them."""
 
 
 class RecordError(Exception):
@@ -48,14 +46,9 @@ class SampleRecord:
     """ln of the whole text's probability."""
     completion_tokens: int | None = None
     finish_reason: str | None = None
-    """`stop`, `length`, `content_filter` or `error`."""
+    """`stop`, `length` or `error`."""
     error: str | None = None
     """With finish reason `error`: what failed."""
-
-    @property
-    def truncated(self) -> bool:
-        """Whether its text was cut, by a limit or a filter."""
-        return self.finish_reason in CUT
 
 
 @dataclass(frozen=True, slots=True)

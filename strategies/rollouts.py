@@ -156,8 +156,7 @@ class Tree:
     async def _keep(self, end: Trajectory) -> str | None:
         """Lets a solution take part in the vote; its canonical answer where values come from answers."""
         (self.search.leaves if end.ended else self.unfinished).append(end)
-        counted = self.by_agreement and not end.sample.withheld
-        said = extract(end.text, truncated=not end.sample.finished) if counted else None
+        said = extract(end.text, truncated=not end.sample.finished) if self.by_agreement else None
         if said is None:
             return None
         answer = (await canonical([said], self.account.seconds_left))[0]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 import strategies
 from prm import ProcessRewardModel
@@ -17,10 +18,10 @@ from tts_server.admission import Admission
 from tts_server.batches import Batches
 from tts_server.call_formats import FORMATS
 from tts_server.config import DEFAULT_MODEL, ConfigError, Settings
+from tts_server.content_encoding import Inflated
 from tts_server.drain import Drain
 from tts_server.endpoints import Endpoints
 from tts_server.engines.base import ServedEngine
-from tts_server.engines.raw_output import captured
 from tts_server.errors import InvalidRequest
 from tts_server.gate import Gate
 from tts_server.handlers import HANDLERS, RESPONSES
@@ -29,7 +30,7 @@ from tts_server.load import Load
 from tts_server.metrics.metrics import Metrics
 from tts_server.metrics.middleware import Measured
 from tts_server.metrics.shown import Shown
-from tts_server.middleware import Auth, BodyLimit, Quotas, RequestId
+from tts_server.middleware import Auth, BodyLimit, Quotas, RequestId, Uniform
 from tts_server.plan import check_options
 from tts_server.policies import policy_of
 from tts_server.prms.source import Source, parse
@@ -46,6 +47,13 @@ LIVE = 256
 """Samples that grow at once in an engine that does not say how many it can."""
 FORM_BYTES = 2**16
 """What a form has beside its file."""
+SHARED_HEADERS = (
+    "x-request-id",
+    "retry-after",
+    "x-should-retry",
+    *(f"x-ratelimit-{each}-{of}" for each in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
+)
+"""What a page of another origin may read of an answer, beside its body."""
 SHARE = 0.5
 """Of a GPU's memory: what vLLM gets for the policy beside a reward model, unless `engine_args` say another share."""
 
@@ -81,11 +89,14 @@ def create_app(
         summary="An OpenAI-compatible server that spends inference compute on better answers.",
         # Outermost first.
         middleware=[
+            Middleware(Uniform),
+            *_shared(settings),
             Middleware(Measured, metrics=counts),
             Middleware(RequestId),
             Middleware(Auth, keys=keys),
             *_traced(tracing, endpoints),
             Middleware(Quotas, limits=keys.limits),
+            Middleware(Inflated),
             Middleware(
                 BodyLimit,
                 limit=settings.max_body_bytes,
@@ -97,7 +108,7 @@ def create_app(
         responses=RESPONSES,
         redirect_slashes=False,
     )
-    app.state.service = service
+    app.state.service, app.state.endpoints = service, endpoints
     app.state.keys, app.state.admission, app.state.drain = keys, admission, drain
     app.state.traces = Traces(settings)
     app.state.metrics = Shown(counts, engine, prms, admission, service.drift, app.state.traces)
@@ -106,6 +117,24 @@ def create_app(
         app.include_router(router)
     app.state.batches = Batches(app, engine, load, drain, settings, endpoints.paths, scored=bool(prms))
     return app
+
+
+def _shared(settings: Settings) -> list[Middleware]:
+    """What lets pages of other origins ask; without the setting, browsers do not."""
+    if not settings.cors_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            # Keys come as a header, which a page has to know; cookies mean nothing here.
+            allow_headers=["*"],
+            expose_headers=SHARED_HEADERS,
+            # A page of the web may ask a server of this machine or network, where its origin is named.
+            allow_private_network=True,
+        )
+    ]
 
 
 def _traced(tracing: "Tracing | None", endpoints: Endpoints) -> list[Middleware]:
@@ -207,8 +236,7 @@ def _shares_gpu(settings: Settings) -> bool:
 def choose_engine() -> str:
     """`vllm` or `transformers`, whichever can be imported first."""
     try:
-        with captured():
-            importlib.import_module("vllm")
+        importlib.import_module("vllm")
     except ImportError as error:
         why = "vLLM is not installed" if find_spec("vllm") is None else f"vLLM does not import ({error})"
         if find_spec("transformers") is None or find_spec("torch") is None:

@@ -5,13 +5,23 @@ OpenTelemetry's own variables say of it (`otel.environment`).
 """
 
 import os
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Literal
 
 from platformdirs import user_data_path
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
@@ -33,6 +43,18 @@ def _listed(given: Any) -> Any:
     return [part for each in given.split(",") if (part := each.strip())] if isinstance(given, str) else given
 
 
+def _origin(given: str) -> str:
+    origin = given.lower()
+    if origin not in ("*", "null") and not _ORIGIN.fullmatch(origin):
+        raise ValueError(
+            f"{given!r} is not an origin; allowed: SCHEME://HOST or SCHEME://HOST:PORT without a path, or *"
+        )
+    return origin
+
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s*]+")
+Origin = Annotated[str, AfterValidator(_origin)]
+Origins = Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_listed)]
 URLs = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 
 
@@ -178,6 +200,9 @@ class Settings(BaseSettings):
     """API keys beside those of the file, written like its lines and separated by commas."""
     key_limits: KeyLimits = KeyLimits()
     """What each key may ask for, unless the key file says otherwise of it."""
+    cors_origins: Origins = ()
+    """Origins whose pages may ask from a browser, such as `http://localhost:3000`, comma-separated or a list; `*` is
+    every page. Browsers let none ask where it is empty."""
     max_body_bytes: int = Field(32 * 2**20, ge=1024)
     """Larger requests are refused."""
     max_requests: int = Field(1024, ge=1)

@@ -9,7 +9,9 @@
     │   └── ModelNotFound        404 model_not_found
     ├── MethodNotAllowed         405 method_not_allowed
     ├── RequestTooLarge          413 request_too_large
+    ├── UnsupportedMediaType     415 unsupported_media_type   a body in an encoding that is not understood
     ├── TooManyRequests          429 rate_limit_exceeded
+    ├── HeadersTooLarge          431 headers_too_large
     ├── EngineUnavailable        503 engine_unavailable       starting, draining, dead
     ├── UpstreamError            502 upstream_error           the OpenAI-compatible upstream failed
     ├── Timeout                  504 timeout
@@ -122,6 +124,22 @@ class RequestTooLarge(APIError):
     status = 413
     type = "invalid_request_error"
     code = "request_too_large"
+
+
+class UnsupportedMediaType(APIError):
+    """The body is in an encoding that the server does not understand."""
+
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_media_type"
+
+
+class HeadersTooLarge(APIError):
+    """The headers are over the server's limit."""
+
+    status = 431
+    type = "invalid_request_error"
+    code = "headers_too_large"
 
 
 class TooManyRequests(APIError):

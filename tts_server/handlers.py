@@ -27,6 +27,9 @@ from tts_server.protocol import UNSUPPORTED
 _BRANCH = re.compile(r"str|NamedTool|ToolChoice|(?:list|literal)\[.*\]")
 """How pydantic calls a branch of a union in a place; no field of ours has such a name."""
 
+_NO_OBJECT = {"missing": "empty", "model_type": "no object", "model_attributes_type": "no object"}
+"""What pydantic says of a body as a whole."""
+
 
 def error_response(error: APIError, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The error as OpenAI writes it."""
@@ -43,12 +46,23 @@ async def on_http(request: Request, error: Exception) -> Response:
         return error_response(error.__cause__)
     match getattr(error, "status_code", 500):
         case 404:
-            return error_response(NotFound(f"There is nothing at {shown(request.url.path)}."))
+            return error_response(NotFound(f"There is nothing at {shown(request.url.path)}.{_meant(request)}"))
         case 405:
-            refused = MethodNotAllowed(f"{request.method} is not allowed at {request.url.path}.")
+            # Who sees this is a developer in front of a browser.
+            cors = " Pages may ask from a browser once the setting cors_origins names their origin."
+            said = f"{request.method} is not allowed at {request.url.path}."
+            refused = MethodNotAllowed(said + (cors if "access-control-request-method" in request.headers else ""))
             return error_response(refused, getattr(error, "headers", None))
         case _:
             return error_response(InvalidRequest(str(getattr(error, "detail", error))))
+
+
+def _meant(request: Request) -> str:
+    """What a client asks for whose base URL lacks its end, or has it twice."""
+    path = "/v1/" + request.url.path.rpartition("/v1/")[2].lstrip("/")
+    if request.app.state.endpoints.of({**request.scope, "path": path}) is None:
+        return ""
+    return f" There is {shown(path)}: the base URL of a client ends with one /v1."
 
 
 async def on_invalid(request: Request, error: Exception) -> Response:
@@ -61,10 +75,13 @@ def invalid(error: dict[str, Any]) -> InvalidRequest:
     """A pydantic error as a 400 that names the field."""
     context = error.get("ctx", {})
     if error["type"] == "json_invalid":
-        return InvalidRequest(f"The body is not valid JSON: {context.get('error', error['msg'])}.")
+        reason = str(context.get("error", error["msg"]))
+        return InvalidRequest(f"The body is not valid JSON: {'it is not UTF-8' if 'UTF-8' in reason else reason}.")
     place = [*error["loc"][1:], *([context["field"]] if "field" in context else [])]
     named = [p for p in place if isinstance(p, int) or not _BRANCH.fullmatch(p)]
     param = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in named).lstrip(".")[:MAX_PARAM] or None
+    if not param and (what := _NO_OBJECT.get(error["type"])):
+        return InvalidRequest(f"The body is {what}; a JSON object is needed.")
     said = str(error["msg"]) if param and error["msg"].startswith(param) else f"{param or 'body'}: {error['msg']}"
     if isinstance(error.get("input"), str | int | float):
         said += f", got {shown(error['input'])}"

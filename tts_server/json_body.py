@@ -1,5 +1,6 @@
 """JSON bodies as the standard has them: no NaN, no lone surrogates, no bottomless nesting."""
 
+import codecs
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -44,7 +45,7 @@ async def _body(request: Request, model: type[BaseModel]) -> BaseModel:
     """The body, with FastAPI's errors where it is none."""
     try:
         data = await request.body()
-        said = orjson.loads(data) if data else None
+        said = _parsed(data) if data else None
     except orjson.JSONDecodeError as error:
         wrong = {"type": "json_invalid", "loc": ("body", error.pos), "msg": "JSON decode error", "input": {}}
         raise RequestValidationError([wrong | {"ctx": {"error": error.msg}}], body=error.doc) from error
@@ -61,4 +62,9 @@ async def _body(request: Request, model: type[BaseModel]) -> BaseModel:
 
 class _JSONRequest(Request):
     async def json(self) -> Any:
-        return orjson.loads(await self.body())
+        return _parsed(await self.body())
+
+
+def _parsed(data: bytes) -> Any:
+    # Windows PowerShell and .NET begin a body with a byte order mark, which RFC 8259 lets a server ignore.
+    return orjson.loads(data.removeprefix(codecs.BOM_UTF8))

@@ -35,6 +35,31 @@ OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"})
 """What needs no key and always finds room: probes must get through."""
 
 
+class Uniform:
+    """Makes one request of those that mean the same: HEAD is GET without its body, and needless slashes do not count.
+
+    It stands outside of everything else, so that each sees the same method and path.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        path: str = scope["path"]
+        if "//" in path or path.endswith("/"):
+            path = "/" + "/".join(part for part in path.split("/") if part)
+        if scope["method"] != "HEAD":
+            return await self._app(scope if path == scope["path"] else {**scope, "path": path}, receive, send)
+
+        async def bodiless(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        # The server has to know that it is HEAD, so its own scope stays as it is.
+        return await self._app({**scope, "path": path, "method": "GET"}, receive, bodiless)
+
+
 class RequestId:
     """Gives each response an `x-request-id`, the caller's own where it sent one."""
 
@@ -165,9 +190,10 @@ class BodyLimit:
         wanted, limit = ("multipart/form-data", self._upload_limit) if upload else ("application/json", self._limit)
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         declared = headers.get("content-length", "")
+        # A page of another origin can send any other type without asking first, and no type at all.
         empty = "content-type" not in headers and "transfer-encoding" not in headers and declared in ("", "0")
         if media_type != wanted and not empty:
-            error: APIError = InvalidRequest(f"The content type is {wanted}, got {media_type[:80]!r}.")
+            error: APIError = InvalidRequest(f"Content-Type: {wanted} is needed, got {media_type[:80]!r}.")
             return await error_response(error)(scope, receive, send)
         if declared.isdigit() and int(declared) > limit:
             return await error_response(_too_large(limit))(scope, receive, send)

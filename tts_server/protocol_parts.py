@@ -27,30 +27,23 @@ class Wire(BaseModel):
 
 
 class TextPart(Wire):
-    """A part of a message's content; what an assistant's turn refused with is one too."""
+    """A part of a message's content."""
 
     type: Literal["text"]
     text: str
-
-
-def _refusal_as_text(part: Any) -> Any:
-    match part:
-        case {"type": "refusal", "refusal": text}:
-            return {"type": "text", "text": text}
-    return part
 
 
 def _parts(content: Any) -> Any:
     if isinstance(content, list):
         for part in content:
             kind = part.get("type") if isinstance(part, dict) else None
-            if kind not in (None, "text", "refusal"):
+            if kind not in (None, "text"):
                 raise PydanticCustomError(
                     UNSUPPORTED, "content parts of type {kind} are not supported, only text", {"kind": shown(kind)}
                 )
     elif content is not None and not isinstance(content, str):
         raise PydanticCustomError("value", "content is a string, a list of text parts, or null")
-    return list(map(_refusal_as_text, content)) if isinstance(content, list) else content
+    return content
 
 
 class CalledFunction(Wire):
@@ -81,8 +74,6 @@ class ChatMessage(Wire):
     tool_call_id: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
-    refusal: str | None = None
-    """What an assistant's turn said in place of an answer."""
 
     @model_validator(mode="after")
     def _has_content(self) -> "ChatMessage":
@@ -90,7 +81,7 @@ class ChatMessage(Wire):
             raise bad(f"content is required in a message of role {self.role!r}", "content")
         if self.role == "tool" and self.tool_call_id is None:
             raise bad("tool_call_id is required in a message of role 'tool'", "tool_call_id")
-        for field in ("tool_calls", "reasoning", "reasoning_content", "refusal"):
+        for field in ("tool_calls", "reasoning", "reasoning_content"):
             if self.role != "assistant" and getattr(self, field):
                 raise bad(f"{field} is only allowed in a message of role 'assistant'", field)
         return self
@@ -98,11 +89,9 @@ class ChatMessage(Wire):
     @property
     def turn(self) -> dict[str, Any]:
         """The message as chat templates know it: some look for the thought under its old name."""
-        turn = self.model_dump(exclude_none=True, exclude={"refusal"})
+        turn = self.model_dump(exclude_none=True)
         for call in turn.get("tool_calls") or ():
             call["type"] = "function"
-        if self.refusal and not self.content:
-            turn["content"] = self.refusal
         if thought := self.reasoning or self.reasoning_content:
             turn |= {"reasoning": thought, "reasoning_content": thought}
         return turn

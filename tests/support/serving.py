@@ -15,6 +15,7 @@ from tts_server.app import create_app
 from tts_server.config import Settings
 from tts_server.engines.base import ServedEngine
 from tts_server.engines.fake import FakeEngine
+from tts_server.server import http_config
 
 if TYPE_CHECKING:
     from tts_server.otel.tracing import Tracing
@@ -35,7 +36,7 @@ async def serving(
     app = app or create_app(engine or FakeEngine(), prms, settings, tracing)
     if settings and "traces" in settings.model_fields_set:
         app.state.traces.start()
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, lifespan="off", log_level="warning", access_log=False)
+    config = http_config(app, host="127.0.0.1", port=0)
     server = uvicorn.Server(config)
     # As `Server.serve` does, without its loop that wakes up ten times a second, and without its signals.
     config.load()

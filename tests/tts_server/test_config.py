@@ -124,3 +124,18 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_the_upstream_key_is_not_shown() -> None:
     assert "secret" not in repr(load(upstream_api_key="secret"))
+
+
+def test_origins_of_pages_are_listed_in_any_of_three_ways(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toml.write_text('cors_origins = ["http://localhost:3000", "app://obsidian.md"]\n')
+    assert load(toml).cors_origins == ("http://localhost:3000", "app://obsidian.md")
+    monkeypatch.setenv("TTS_SERVER_CORS_ORIGINS", "HTTPS://A.test, null")
+    assert load(toml).cors_origins == ("https://a.test", "null")
+    assert load(cors_origins="*").cors_origins == ("*",)
+    assert load().cors_origins == ("https://a.test", "null")
+
+
+@pytest.mark.parametrize("origin", ["localhost:3000", "http://localhost:3000/", "http://*", "http://x/page", "//x"])
+def test_what_no_browser_sends_as_an_origin_is_refused(origin: str) -> None:
+    with pytest.raises(ConfigError, match=r"cors_origins.*is not an origin; allowed: SCHEME://HOST"):
+        load(cors_origins=origin)

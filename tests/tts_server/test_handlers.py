@@ -17,6 +17,22 @@ from tts_server.handlers import invalid
         ("GET", "/", 404, "not_found", "There is nothing at '/'."),
         ("GET", "/v1/nothing", 404, "not_found", "There is nothing at '/v1/nothing'."),
         ("POST", "/v1/nothing", 404, "not_found", "There is nothing at '/v1/nothing'."),
+        (
+            "POST",
+            "/chat/completions",
+            404,
+            "not_found",
+            "There is nothing at '/chat/completions'. There is '/v1/chat/completions': the base URL of a client ends "
+            "with one /v1.",
+        ),
+        (
+            "GET",
+            "/v1/v1/models/a@b",
+            404,
+            "not_found",
+            "There is nothing at '/v1/v1/models/a@b'. There is '/v1/models/a@b': the base URL of a client ends with "
+            "one /v1.",
+        ),
         ("GET", "/" + "x" * 5000, 404, "not_found", f"There is nothing at '/{'x' * 79}…'."),
         ("GET", "/v1/chat/completions", 405, "method_not_allowed", "GET is not allowed at /v1/chat/completions."),
         ("OPTIONS", "/v1/models", 405, "method_not_allowed", "OPTIONS is not allowed at /v1/models."),

@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import BaseModel
 from serving import serving
 
+from prm import FakePRM
 from tts_server.json_body import JSONRoute
 
 CHAT = b'{"model":"fake","messages":[{"role":"user","content":"hi"}],"x":%s}'
@@ -39,7 +40,7 @@ def test_what_is_not_json_is_refused(data: bytes) -> None:
             error = response.json()["error"]
             assert response.status_code == 400
             assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_value")
-            assert error["message"].startswith("The body is not valid JSON: " if data else "body: ")
+            assert error["message"].startswith("The body is not valid JSON: " if data else "The body is empty")
 
     asyncio.run(main())
 
@@ -92,3 +93,39 @@ def test_an_endpoint_of_a_request_and_a_body_is_called_at_once() -> None:
 
     asyncio.run(main())
     assert callers == [JSONRoute.__module__]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "The body is empty; a JSON object is needed."),
+        (b"null", "The body is empty; a JSON object is needed."),
+        (b"[]", "The body is no object; a JSON object is needed."),
+        (b'"x"', "The body is no object; a JSON object is needed."),
+        ((CHAT % b"1").decode().encode("utf-16"), "The body is not valid JSON: it is not UTF-8."),
+        (CHAT % b'"caf\xe9"', "The body is not valid JSON: it is not UTF-8."),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/prm/score"])
+def test_what_is_wrong_with_a_whole_body_is_told_in_words_of_json(path: str, data: bytes, message: str) -> None:
+    async def main() -> None:
+        async with serving(prms=[FakePRM()]) as client:
+            response = await client.post(path, content=data, headers={"content-type": "application/json"})
+            assert (response.status_code, response.json()["error"]["message"]) == (400, message)
+
+    asyncio.run(main())
+
+
+def test_a_byte_order_mark_does_not_count() -> None:
+    async def main() -> None:
+        async with serving(prms=[FakePRM()]) as client:
+            for path, data in (
+                ("/v1/chat/completions", CHAT % b"1"),
+                ("/v1/prm/score", b'{"question":"1+1","steps":["2"]}'),
+                ("/tokenize", b'{"prompt":"x"}'),
+            ):
+                headers = {"content-type": "application/json"}
+                response = await client.post(path, content=b"\xef\xbb\xbf" + data, headers=headers)
+                assert response.status_code == 200, response.text
+
+    asyncio.run(main())

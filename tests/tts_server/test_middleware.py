@@ -10,6 +10,7 @@ from serving import ask, body, serving
 
 from tts_server.config import Settings
 from tts_server.engines.fake import FakeEngine
+from tts_server.routes import routes
 
 
 @pytest.fixture
@@ -59,6 +60,48 @@ def test_without_a_key_nothing_but_health_answers(keys: Path, header: str | None
                     }
                 }
         assert engine.generated == 0
+
+    asyncio.run(main())
+
+
+def test_head_is_get_without_its_body(tmp_path: Path) -> None:
+    fetched = [route for route in routes() if "GET" in (route.methods or ())]
+    assert len(fetched) > 10
+
+    async def main() -> None:
+        async with serving(settings=Settings(data_dir=tmp_path)) as client:
+            for route in fetched:
+                path = route.path.replace("{id:path}", "fake").replace("{", "").replace("}", "")
+                get, head = await client.get(path), await client.head(path)
+                assert head.status_code == get.status_code, path
+                assert head.content == b""
+                left_out = {"date", "x-request-id", "transfer-encoding"}
+                # What the process counts of itself changes between the two.
+                left_out |= {"content-length"} if path == "/metrics" else set()
+                assert {k: v for k, v in head.headers.items() if k not in left_out} == {
+                    k: v for k, v in get.headers.items() if k not in left_out
+                }, path
+            assert (await client.head("/v1/chat/completions")).status_code == 405
+            assert (await client.head("/nothing")).status_code == 404
+            counted = (await client.get("/metrics")).text
+            assert 'endpoint="/v1/traces/{id}"' in counted
+            assert 'endpoint="/v1/models/{id:path}"' in counted
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "path", ["//v1/chat/completions", "/v1//chat/completions", "/v1/chat/completions/", "/v1/chat//"]
+)
+def test_needless_slashes_do_not_count(path: str, keys: Path) -> None:
+    async def main() -> None:
+        async with serving(settings=Settings(api_key_file=keys)) as client:
+            url = str(client.base_url).rstrip("/") + path
+            assert (await client.post(url, json=body())).status_code == 401
+            key = {"Authorization": "Bearer alpha"}
+            answer = await client.post(url, json=body(), headers=key)
+            assert answer.status_code == (404 if path.endswith("chat//") else 200)
+            assert (await client.get("/v1/models/", headers=key)).json()["object"] == "list"
 
     asyncio.run(main())
 
@@ -150,7 +193,7 @@ def test_a_body_that_is_not_called_json_is_refused(media_type: str) -> None:
             assert response.status_code == 400
             assert response.json() == {
                 "error": {
-                    "message": f"The content type is application/json, got {media_type!r}.",
+                    "message": f"Content-Type: application/json is needed, got {media_type!r}.",
                     "type": "invalid_request_error",
                     "param": None,
                     "code": "invalid_value",
@@ -159,5 +202,58 @@ def test_a_body_that_is_not_called_json_is_refused(media_type: str) -> None:
             headers = {"content-type": "Application/JSON; charset=utf-8"}
             ok = b'{"model":"fake","messages":[{"role":"user","content":"x"}]}'
             assert (await client.post("/v1/chat/completions", content=ok, headers=headers)).status_code == 200
+
+    asyncio.run(main())
+
+
+PAGE = "http://localhost:3000"
+PREFLIGHT = {
+    "Origin": PAGE,
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "authorization,content-type,x-stainless-lang",
+}
+
+
+@pytest.mark.parametrize("origins", [(PAGE,), ("https://x.test", PAGE), ("*",)])
+def test_a_page_of_a_named_origin_may_ask_and_read_every_answer(origins: tuple[str, ...], keys: Path) -> None:
+    async def main() -> None:
+        settings = Settings(cors_origins=origins, api_key_file=keys, max_body_bytes=5000)
+        async with serving(settings=settings) as client:
+            for path in ("/v1/chat/completions", "/v1/files", "/v1/traces/x"):
+                asked = await client.options(
+                    path, headers=PREFLIGHT | {"Access-Control-Request-Private-Network": "true"}
+                )
+                assert asked.status_code == 200
+                assert asked.headers["access-control-allow-headers"] == PREFLIGHT["Access-Control-Request-Headers"]
+                assert {"GET", "POST", "DELETE"} <= set(asked.headers["access-control-allow-methods"].split(", "))
+                assert asked.headers["access-control-allow-private-network"] == "true"
+                assert "access-control-allow-credentials" not in asked.headers
+                assert asked.headers["access-control-allow-origin"] == (PAGE if len(origins[0]) > 1 else "*")
+            page = {"Origin": PAGE, "Authorization": "Bearer alpha"}
+            for fields, headers, status in (
+                ({}, page, 200),
+                ({"stream": True}, page, 200),
+                ({"n": 0}, page, 400),
+                ({}, {"Origin": PAGE}, 401),
+                ({"pad": "p" * 6000}, page, 413),
+            ):
+                answer = await client.post("/v1/chat/completions", json=body(**fields), headers=headers)
+                assert answer.status_code == status
+                assert answer.headers["access-control-allow-origin"] in (PAGE, "*")
+                assert "x-request-id" in answer.headers["access-control-expose-headers"]
+                assert "retry-after" in answer.headers["access-control-expose-headers"]
+
+    asyncio.run(main())
+
+
+def test_no_other_page_is_let_in(keys: Path) -> None:
+    async def main() -> None:
+        for settings, status in ((Settings(), 405), (Settings(cors_origins=("http://localhost:3001",)), 400)):
+            async with serving(settings=settings) as client:
+                asked = await client.options("/v1/chat/completions", headers=PREFLIGHT)
+                assert asked.status_code == status
+                assert status == 400 or "cors_origins" in asked.json()["error"]["message"]
+                for answer in (asked, await client.get("/v1/models", headers={"Origin": PAGE})):
+                    assert "access-control-allow-origin" not in answer.headers
 
     asyncio.run(main())
