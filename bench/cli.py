@@ -53,7 +53,7 @@ def _add(name: str, target: str, line: str) -> None:
         try:
             called = getattr(import_module(module), function)
         except ModuleNotFoundError as error:
-            typer.echo(f"error: {name} needs {error.name}: pip install 'tts-server[bench]'", err=True)
+            typer.echo(f"error: {name} needs {error.name}; in a checkout: pip install '.[bench]'", err=True)
             raise typer.Exit(1) from None
         inner = typer.Typer(add_completion=False)
         inner.command(name)(called)

@@ -141,4 +141,4 @@ def _sklearn(module: str) -> Any:
     try:
         return import_module(f"sklearn.{module}")
     except ImportError as error:
-        raise RuntimeError("fitting needs scikit-learn: install tts-server[bench]") from error
+        raise RuntimeError("fitting needs scikit-learn; in a checkout: pip install '.[bench]'") from error

@@ -55,7 +55,7 @@ def draw(cells: Sequence[Cell], path: Path, difficulties: Sequence[str]) -> None
         from matplotlib import colormaps  # noqa: PLC0415
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError as error:
-        raise RuntimeError("drawing needs matplotlib: install tts-server[bench]") from error
+        raise RuntimeError("drawing needs matplotlib; in a checkout: pip install '.[bench]'") from error
     qualities = sorted({cell.quality or 0.0 for cell in cells})
     labels = list(dict.fromkeys(cell.label for cell in sorted(cells, key=lambda cell: cell.budget)))
     colours = dict(zip(labels, colormaps["tab20"].colors, strict=False))  # type: ignore[attr-defined]
@@ -196,7 +196,7 @@ def themed(dark: bool, size: tuple[float, float] = (6.8, 4.2)) -> "Iterator[tupl
         from matplotlib import rc_context  # noqa: PLC0415
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError as error:
-        raise RuntimeError("drawing needs matplotlib: install tts-server[bench]") from error
+        raise RuntimeError("drawing needs matplotlib; in a checkout: pip install '.[bench]'") from error
     theme = _DARK if dark else _LIGHT
     # A dollar sign in a run's name is no formula.
     settings: dict[Any, Any] = {"text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False}

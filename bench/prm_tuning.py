@@ -11,7 +11,7 @@ from typing import Any
 
 from prm.family import Classes, Family, Head, LabelTokens, Layout, Sigmoid
 
-EXTRA = "training needs torch, transformers and peft: pip install 'tts-server[train]'"
+EXTRA = "training needs torch, transformers and peft; in a checkout: pip install '.[train]'"
 _HEADS = {"lm_head", "score", "classifier"}
 """Linear layers that are no part of the network's body."""
 

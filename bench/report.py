@@ -97,7 +97,7 @@ def html(title: str, runs: Sequence[Run], parts: Sequence[Section], drawn: Mappi
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
     except ImportError as error:
-        raise RuntimeError("the page needs jinja2: install tts-server[bench]") from error
+        raise RuntimeError("the page needs jinja2; in a checkout: pip install '.[bench]'") from error
     environment = Environment(
         loader=PackageLoader("bench"),
         autoescape=True,

@@ -174,5 +174,6 @@ def _extra() -> Any:
         yield
     except ImportError as error:
         raise ImportError(
-            "A reward model in this process needs PyTorch and Transformers: pip install 'tts-server[transformers]'."
+            f"A reward model in this process needs PyTorch and Transformers ({error}); in a checkout: "
+            "pip install '.[transformers]'."
         ) from error

@@ -2,10 +2,12 @@
 
 A strategy is one file of this package with one decorated async generator. Its keyword arguments are its options:
 validation, `/v1/strategies` and the docs are derived from their annotations. Packages outside register through the
-entry point group `tts_server.strategies`, whose modules are imported like the files here.
+entry point group `tts_server.strategies`, whose modules are imported like the files here; one that
+fails to import is left out with a line in the log.
 """
 
 import inspect
+import logging
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, create_model
 from strategies.base import Strategy
 
 __all__ = ["Entry", "get", "registry", "strategy"]
+
+log = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -88,7 +92,15 @@ def _load() -> None:
     for module in pkgutil.iter_modules(__path__):
         import_module(f"{__name__}.{module.name}")
     for point in entry_points(group="tts_server.strategies"):
-        point.load()
+        before = dict(_entries)
+        try:
+            point.load()
+        except (Exception, SystemExit) as error:
+            _entries.clear()
+            _entries.update(before)
+            package = point.dist.name if point.dist else "an unknown package"
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            log.warning("strategies: %s of %s is left out: %s does not load: %s", point.name, package, point.value, why)
 
 
 def registry() -> dict[str, Entry]:

@@ -28,7 +28,9 @@ async def treequest() -> Any:
     try:
         return await asyncio.to_thread(importlib.import_module, "treequest")
     except ImportError as error:
-        raise Refused("ab_mcts needs TreeQuest: pip install 'tts-server[search]'", "tts.strategy") from error
+        raise Refused(
+            "ab_mcts needs TreeQuest; in a checkout of the server: pip install '.[search]'", "tts.strategy"
+        ) from error
 
 
 class Trial(Protocol):

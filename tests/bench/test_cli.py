@@ -154,4 +154,4 @@ def test_a_command_whose_extra_is_missing_says_which(monkeypatch: pytest.MonkeyP
     monkeypatch.delitem(sys.modules, "bench.load", raising=False)
     result = CliRunner().invoke(app, ["load"])
     assert result.exit_code == 1
-    assert "load needs psutil: pip install 'tts-server[bench]'" in result.output
+    assert "load needs psutil; in a checkout: pip install '.[bench]'" in result.output

@@ -184,7 +184,7 @@ def test_a_missing_extra_is_named(saved: Saved, monkeypatch: pytest.MonkeyPatch)
     directory = str(saved("skywork"))
     backend = load_prm(directory).backend
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ImportError, match=r"pip install 'tts-server\[transformers\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[transformers\]'"):
         asyncio.run(backend.start())
 
 

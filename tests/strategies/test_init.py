@@ -1,3 +1,4 @@
+import sys
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -77,13 +78,38 @@ def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
         strategies.get("unheard_of").options.model_validate(options)
 
 
-def test_a_plugin_that_does_not_import_says_so_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+HALF = """
+from strategies import strategy
+
+@strategy("half_of_a_plugin", paper="none")
+async def half(task, context): yield
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("import no_such_module_of_a_plugin", "No module named 'no_such_module_of_a_plugin'"),
+        (HALF + "raise RuntimeError('one line\\nand another')", "RuntimeError: one line and another"),
+        (HALF + "exit(3)", "SystemExit: 3"),
+        (HALF.replace("half_of_a_plugin", "best_of_n"), "'best_of_n' is registered already"),
+    ],
+)
+def test_a_plugin_that_does_not_import_is_left_out_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: str, why: str
+) -> None:
     info = tmp_path / "broken-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[tts_server.strategies]\nbroken = no_such_module_of_a_plugin\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[tts_server.strategies]\nbroken_point = broken_plugin\n")
+    (tmp_path / "broken_plugin.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken_plugin", raising=False)
     strategies._load.cache_clear()
-    for _ in range(2):
-        with pytest.raises(ModuleNotFoundError, match="no_such_module_of_a_plugin"):
-            strategies.registry()
+    assert {"best_of_n", "single"} <= strategies.registry().keys()
+    assert "half_of_a_plugin" not in strategies.registry()
+    (line,) = caplog.messages
+    assert "\n" not in line
+    assert line.startswith("strategies: broken_point of broken-package is left out: broken_plugin does not load: ")
+    assert why in line

@@ -6,19 +6,29 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+
+COMMAND = (sys.executable, "-m", "tts_server.cli")
 
 
 @contextmanager
-def served(*arguments: str, timeout_s: float = 300) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+def served(
+    *arguments: str,
+    timeout_s: float = 300,
+    command: Sequence[str] = COMMAND,
+    cwd: Path | None = None,
+    env: Mapping[str, str] = os.environ,
+) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """The base URL of `tts-server serve` with these flags, and its process, which ends with the block."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tts_server.cli", "serve", "--port", "0", *arguments],
+        [*command, "serve", "--port", "0", *arguments],
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "COLUMNS": "200"},
+        env={**env, "COLUMNS": "200"},
     )
     said: list[str] = []
     ready = threading.Event()

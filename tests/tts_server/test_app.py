@@ -60,6 +60,7 @@ def test_a_tool_parser_of_another_engine_stops_the_start(engine: str) -> None:
 
 def test_a_tool_parser_of_vllm_is_handed_to_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr(root, "find_spec", lambda name: name)
     for parser, given in [("qwen3_coder", "qwen3_coder"), ("auto", None), ("hermes", None)]:
         seen: dict[str, Any] = {}
         monkeypatch.setattr("tts_server.engines.vllm.VLLMEngine", lambda path, seen=seen, **given: seen.update(given))
@@ -70,8 +71,23 @@ def test_a_tool_parser_of_vllm_is_handed_to_it(monkeypatch: pytest.MonkeyPatch, 
 def test_without_an_engine_the_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)  # type: ignore[arg-type]
     monkeypatch.setattr(root, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"vLLM is not installed and neither is Transformers; install one: pip"):
+    with pytest.raises(
+        ConfigError,
+        match=r"vLLM is not installed, and neither is Transformers; install one, in a checkout by `make install`",
+    ):
         build_engine(Settings())
+
+
+@pytest.mark.parametrize(
+    ("engine", "needs"), [("vllm", "vllm"), ("transformers", "torch and transformers"), ("transformers", "torch")]
+)
+def test_an_engine_that_is_not_installed_is_told_before_its_weights_are_fetched(
+    monkeypatch: pytest.MonkeyPatch, engine: str, needs: str
+) -> None:
+    monkeypatch.setattr(root, "find_spec", lambda name: None if name in needs.split() else name)
+    monkeypatch.setattr("tts_server.catalog.resolve", lambda name: pytest.fail("the weights were looked for"))
+    with pytest.raises(ConfigError, match=rf"^engine: {engine} needs {needs}, not .*pip install '\.\[{engine}\]'$"):
+        build_engine(Settings.model_validate({"engine": engine}))
 
 
 def test_auto_falls_back_to_transformers_and_says_why(

@@ -128,8 +128,8 @@ def test_serve_with_a_bad_preset_does_not_start(tmp_path: Path) -> None:
 
 
 def test_an_error_keeps_what_stands_in_brackets(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.fail("install one: pip install 'tts-server[vllm]' [/] " + "word " * 40)
-    assert "'tts-server[vllm]' [/] word" in capsys.readouterr().err
+    cli.fail("install one: pip install '.[vllm]' [/] " + "word " * 40)
+    assert "'.[vllm]' [/] word" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

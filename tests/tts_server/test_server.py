@@ -1,5 +1,7 @@
 """The process from start to the last drained request, as a process of its own."""
 
+import asyncio
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +14,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from tts_server.app import create_app
+from tts_server.config import ConfigError, Settings
+from tts_server.engines.fake import FakeEngine
+from tts_server.server import serve
 
 CHAT = {"model": "fake", "messages": [{"role": "user", "content": "hi"}]}
 SCRIPT = """
@@ -184,3 +191,21 @@ def test_a_port_that_is_taken_is_an_error() -> None:
         assert other.returncode == 1
         assert "Address already in use" in other.stderr
         assert "Traceback" not in other.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("The transformers engine needs PyTorch"),
+        OSError("There is no model at x."),
+        ValueError("The config of 'x' has no max_position_embeddings: set max_model_len."),
+    ],
+)
+def test_an_engine_that_cannot_start_ends_the_start_with_a_sentence(error: Exception) -> None:
+    class Broken(FakeEngine):
+        async def start(self) -> None:
+            raise error
+
+    engine, settings = Broken(), Settings(port=0)
+    with pytest.raises(ConfigError, match=f"^engine: {re.escape(str(error))}$"):
+        asyncio.run(serve(create_app(engine, (), settings), settings, lambda url: None))

@@ -169,7 +169,8 @@ def _load(path: str, max_model_len: int | None, args: Mapping[str, Any]) -> _Loa
         from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
     except ImportError as error:
         raise ImportError(
-            "The transformers engine needs PyTorch and Transformers: pip install 'tts-server[transformers]'."
+            f"The transformers engine needs PyTorch and Transformers ({error}); in a checkout: "
+            "pip install '.[transformers]'."
         ) from error
     device, dtype = ("cuda", "auto") if torch.cuda.is_available() else ("cpu", torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=args.get("trust_remote_code", False))

@@ -109,7 +109,7 @@ def installed() -> Iterator[None]:
         yield
     except ImportError as error:
         raise EngineUnavailable(
-            "vLLM is not installed; with a GPU install the extra tts-server[vllm], without one run `make install`."
+            f"vLLM does not import ({error}); in a checkout: `make install`, or with a GPU pip install '.[vllm]'."
         ) from error
 
 

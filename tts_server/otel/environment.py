@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _GROUP = "opentelemetry_traces_exporter"
 _OTLP = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
-_EXTRA = "install the extra: pip install 'tts-server[otel]', or turn tracing off with OTEL_SDK_DISABLED=true"
+_EXTRA = "install the extra, in a checkout by pip install '.[otel]', or turn tracing off with OTEL_SDK_DISABLED=true"
 
 
 def wanted(environment: Mapping[str, str] = os.environ) -> list[str]:

@@ -433,7 +433,7 @@ def test_an_event_loop_that_is_gone_does_not_hurt_the_worker(tiny: Path) -> None
 
 def test_a_missing_package_names_the_extra(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ImportError, match=r"tts-server\[transformers\]"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[transformers\]'"):
         asyncio.run(TransformersEngine(tiny, name="tiny").start())
 
 

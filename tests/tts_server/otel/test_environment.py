@@ -167,5 +167,5 @@ def test_an_exporter_that_is_not_there_is_named(
 def test_without_opentelemetry_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
-    with pytest.raises(ConfigError, match=r"pip install 'tts-server\[otel\]', or turn tracing off with OTEL_SDK_DIS"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[otel\]', or turn tracing off with OTEL_SDK_DIS"):
         from_environment()
