@@ -30,8 +30,8 @@ async def grade(text: str, gold: str, *, truncated: bool = False) -> Grade:
     Args:
         text: what the model wrote.
         gold: the gold answer.
-        truncated: whether the text was cut short (`finish_reason` is `length`), so that an answer has to be complete
-            to count.
+        truncated: whether the text was cut short (`finish_reason` is `length` or `content_filter`), so that an answer
+            has to be complete to count.
 
     Raises:
         RuntimeError: the process that reads expressions does not start.

@@ -190,5 +190,4 @@ def recorded_pairs(records: Iterable[Record]) -> Iterator[Pair]:
     for record in records:
         for sample in record.samples:
             if sample.text is not None:
-                truncated = sample.finish_reason == "length"
-                yield Pair("records", "model's output", sample.text, record.gold, None, truncated)
+                yield Pair("records", "model's output", sample.text, record.gold, None, sample.truncated)

@@ -90,7 +90,7 @@ class Answered(NamedTuple):
     def pool(self, aggregation: Aggregation | None = None) -> Pool:
         """The samples with the scores that they were stored with, or their step scores aggregated; None where none."""
         candidates = tuple(
-            Candidate(_sample(sample), answer, sample.step_scores, score_of(sample, aggregation))
+            Candidate(sample_of(sample), answer, sample.step_scores, score_of(sample, aggregation))
             for sample, answer in zip(self.record.samples, self.answers, strict=True)
         )
         return Pool(candidates, self.keys, self.correct)
@@ -155,14 +155,15 @@ def attempt_of(sample: SampleRecord, key: str | None, *, scored: bool = True) ->
     return Attempt(
         key,
         tokens,
-        truncated=_reason(sample) == "length",
+        truncated=sample.truncated,
         logprob=None if sample.logprob is None else sample.logprob / max(1, tokens),
         score=sample.score if scored else None,
         min_step=min(sample.step_scores) if scored and sample.step_scores else None,
     )
 
 
-def _sample(sample: SampleRecord) -> Sample:
+def sample_of(sample: SampleRecord) -> Sample:
+    """A stored sample as one chunk."""
     return Sample([Chunk(0, sample.text or "", finish_reason=_reason(sample))])
 
 
@@ -170,4 +171,7 @@ def _reason(sample: SampleRecord) -> FinishReason:
     """Where nothing is told of its end, a solution is whole."""
     if sample.error is not None or sample.finish_reason == "error":
         return "error"
-    return "length" if sample.finish_reason == "length" else "stop"
+    match sample.finish_reason:
+        case "length" | "content_filter" as cut:
+            return cut
+    return "stop"

@@ -19,6 +19,8 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 log = logging.getLogger(__name__)
 
 RECORDS = "records.jsonl"
+CUT = ("length", "content_filter")
+"""Finish reasons of texts that go no further than something let them."""
 
 
 class RecordError(Exception):
@@ -46,9 +48,14 @@ class SampleRecord:
     """ln of the whole text's probability."""
     completion_tokens: int | None = None
     finish_reason: str | None = None
-    """`stop`, `length` or `error`."""
+    """`stop`, `length`, `content_filter` or `error`."""
     error: str | None = None
     """With finish reason `error`: what failed."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether its text was cut, by a limit or a filter."""
+        return self.finish_reason in CUT
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bench.records import SampleRecord, Usage
+from bench.pools import sample_of
+from bench.records import CUT, SampleRecord, Usage
 from strategies.answers import extract
-from strategies.base import Candidate, Chunk, Sample
+from strategies.base import Candidate
 from strategies.sampling import elect
 from tts_server import client
 from tts_server.client import ChatResult
@@ -33,12 +34,12 @@ async def reply_of(result: ChatResult, latency_s: float, ttft_s: float | None) -
     if search is not None and search.candidates:
         samples = tuple(map(_of_candidate, search.candidates))
         choice = result.choices[0]
-        text, truncated = choice.message.content or "", choice.finish_reason == "length"
+        text, truncated = choice.message.content or "", choice.finish_reason in CUT
         chosen = next((i for i, sample in enumerate(samples) if sample.text == text and not sample.error), None)
     else:
         samples = tuple(_of_choice(result, i) for i in range(len(result.choices)))
         chosen = await _majority(samples)
-        text, truncated = samples[chosen].text or "", samples[chosen].finish_reason == "length"
+        text, truncated = samples[chosen].text or "", samples[chosen].truncated
     return Reply(
         samples,
         text,
@@ -73,7 +74,7 @@ def _of_choice(result: ChatResult, place: int) -> SampleRecord:
     alone = result.usage is not None and len(result.choices) == 1
     return SampleRecord(
         text=text,
-        answer=extract(text, truncated=choice.finish_reason == "length"),
+        answer=extract(text, truncated=choice.finish_reason in CUT),
         logprob=sum(token.logprob for token in tokens) if tokens else None,
         completion_tokens=result.usage.completion_tokens if alone and result.usage else None,
         finish_reason=choice.finish_reason,
@@ -82,13 +83,7 @@ def _of_choice(result: ChatResult, place: int) -> SampleRecord:
 
 async def _majority(samples: Sequence[SampleRecord]) -> int:
     """The sample that a vote over plain choices returns."""
-    candidates = [
-        Candidate(
-            Sample([Chunk(i, text=s.text or "", finish_reason="length" if s.finish_reason == "length" else "stop")]),
-            s.answer,
-        )
-        for i, s in enumerate(samples)
-    ]
+    candidates = [Candidate(sample_of(sample), sample.answer) for sample in samples]
     return (await elect(candidates, "majority")).ranking[0]
 
 

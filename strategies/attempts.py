@@ -11,7 +11,7 @@ from typing import TypeVar
 from strategies.answers import canonical
 from strategies.base import Chunk, Engine, Progress, Sample, Task
 from strategies.budget import Account, BudgetSpent
-from strategies.sampling import candidates_of, raise_if_all_failed, succeeded, told, with_temperature
+from strategies.sampling import answer_of, raise_if_all_failed, succeeded, told, with_temperature
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ async def draw_until(
 
 
 async def key_of(sample: Sample, account: Account) -> Key:
-    answer = candidates_of([sample])[0].answer
+    answer = answer_of(sample)
     return None if answer is None else (await canonical([answer], account.seconds_left))[0]
 
 

@@ -13,9 +13,9 @@ Message = Mapping[str, Any]
 
 TokenIds = tuple[int, ...]
 
-FinishReason = Literal["eos", "stop", "length", "budget", "error"]
-"""Why a sample ended: by itself, at a stop string, at its own token limit or the context's end, because the
-request's budget was spent, or because the engine failed."""
+FinishReason = Literal["eos", "stop", "length", "content_filter", "budget", "error"]
+"""Why a sample ended: by itself, at a stop string, at its own token limit or the context's end, because the engine's
+content filter cut it off, because the request's budget was spent, or because the engine failed."""
 
 Selector = Literal["best", "weighted", "majority"]
 
@@ -129,6 +129,8 @@ class Chunk:
     """With finish_reason `error`: what failed."""
     reading: Reading | None = None
     """On a sample's last chunk, where the request fixes the answer's form."""
+    refusal: str = ""
+    """What the model says in place of an answer, where the engine tells that apart."""
 
 
 @runtime_checkable
@@ -174,6 +176,15 @@ class Sample:
     @property
     def text(self) -> str:
         return "".join(chunk.text for chunk in self.chunks)
+
+    @property
+    def refusal(self) -> str:
+        return "".join(chunk.refusal for chunk in self.chunks)
+
+    @property
+    def withheld(self) -> bool:
+        """Whether a content filter cut it off, or the model refused: what it says is no vote for an answer."""
+        return self.finish_reason == "content_filter" or any(chunk.refusal for chunk in self.chunks)
 
     @property
     def pieces(self) -> tuple[str, ...]:

@@ -151,7 +151,7 @@ class Chain:
             self.sample = without_end(self.sample, len(before) + len(part.text) - found.start)
         self.ids = ids + resumable(part)
         self.parts += 1
-        return succeeded(part) and part.finish_reason != "budget"
+        return succeeded(part) and part.finish_reason not in ("budget", "content_filter")
 
     def opened(self, tag: Text) -> bool:
         """Whether its thought stands behind this tag: the model wrote it, or the template at the prompt's end."""

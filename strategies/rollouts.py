@@ -156,7 +156,8 @@ class Tree:
     async def _keep(self, end: Trajectory) -> str | None:
         """Lets a solution take part in the vote; its canonical answer where values come from answers."""
         (self.search.leaves if end.ended else self.unfinished).append(end)
-        said = extract(end.text, truncated=not end.sample.finished) if self.by_agreement else None
+        counted = self.by_agreement and not end.sample.withheld
+        said = extract(end.text, truncated=not end.sample.finished) if counted else None
         if said is None:
             return None
         answer = (await canonical([said], self.account.seconds_left))[0]

@@ -63,6 +63,8 @@ def succeeded(sample: Sample) -> bool:
 def told(chunk: Chunk, sample: Sample) -> str:
     answer = answer_of(sample)
     said = f"answers {answer}" if answer is not None else "gives no answer"
+    if sample.refusal:
+        said = "refuses to answer"
     if sample.reading and sample.reading.fault:
         said += f": {sample.reading.fault}"
     return f"sample {chunk.index + 1} ({chunk.finish_reason}, {sample.completion_tokens} tokens) {said}"
@@ -73,14 +75,25 @@ def with_temperature(sampling: Sampling) -> Sampling:
 
 
 def candidates_of(samples: Sequence[Sample]) -> list[Candidate]:
-    """Each sample with its answer; an empty unfinished one where the budget left none."""
+    """Each sample with its answer; an empty unfinished one where the budget left none.
+
+    Those that were filtered or refused have an answer only where there are no others.
+    """
     if not samples:
         return [Candidate(Sample([Chunk(0, finish_reason="budget")]))]
-    return [Candidate(s, answer_of(s)) for s in samples]
+    some = any(succeeded(sample) and not sample.withheld for sample in samples)
+    return [Candidate(sample, answer_of(sample) if some else _stated(sample)) for sample in samples]
 
 
 def answer_of(sample: Sample) -> str | None:
-    """What the sample says in the form that the request fixes, else the answer that its text gives."""
+    """What the sample says in the form that the request fixes, else the answer that its text gives.
+
+    One that was filtered or refused gives none.
+    """
+    return None if sample.withheld else _stated(sample)
+
+
+def _stated(sample: Sample) -> str | None:
     if not succeeded(sample):
         return None
     if reading := sample.reading:

@@ -38,7 +38,7 @@ class StepSearch:
     """One search under way.
 
     `leaves` holds what has ended, `cut` what the budget cut off, `failed` each failed branch with its
-    error at its end.
+    error at its end, `withheld` branches that were filtered or refused where others went on.
     """
 
     task: Task
@@ -52,6 +52,7 @@ class StepSearch:
     leaves: list[Trajectory] = field(default_factory=list)
     cut: list[Trajectory] = field(default_factory=list)
     failed: list[Trajectory] = field(default_factory=list)
+    withheld: list[Trajectory] = field(default_factory=list)
     spent: bool = False
     """Whether the budget is: no more can be grown."""
     finishing: Finishing = field(init=False)
@@ -201,7 +202,10 @@ class StepSearch:
         grown = [c for c in children if c.samples[-1].finish_reason not in ("budget", "error")]
         self.cut += [c for c in children if c.samples[-1].finish_reason == "budget"]
         self.spent = self.spent or any(c.samples[-1].finish_reason == "budget" for c in children)
-        return grown
+        sound = [c for c in grown if not c.samples[-1].withheld]
+        if sound:
+            self.withheld += [c for c in grown if c.samples[-1].withheld]
+        return sound or grown
 
     def _sampling(self, parent: Trajectory, place: int, greedy: bool, whole: bool) -> Sampling:
         sampling = self.task.sampling if greedy else with_temperature(self.task.sampling)
@@ -242,6 +246,7 @@ class StepSearch:
             child = replace(parent, samples=samples, ended=True, dropped=len(sample.text) - found.start)
             return replace(child, scores=parent.scores[: len(child.steps)])
         ended = end.finish_reason == "eos" or (end.finish_reason == "stop" and end.stop in self.task.sampling.stop)
+        ended = ended or sample.withheld
         child = replace(parent, samples=(*parent.samples, sample), ended=ended)
         if ended or self._can_go_on(child):
             return child
@@ -308,7 +313,8 @@ class StepSearch:
         if not pool:
             return await elect([Candidate(Sample([Chunk(0, finish_reason="budget")]))], selector)
         # Failed branches are shown and have no vote.
-        return await elect([self._candidate(trajectory) for trajectory in (*pool, *self.failed)], selector, within_s)
+        shown = (*pool, *self.withheld, *self.failed)
+        return await elect([self._candidate(trajectory) for trajectory in shown], selector, within_s)
 
     def _candidate(self, trajectory: Trajectory) -> Candidate:
         sample = trajectory.sample

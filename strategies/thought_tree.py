@@ -160,7 +160,7 @@ class Tree:
     def _child(self, state: State, thought: Sample) -> State:
         end = thought.chunks[-1]
         asked_to_stop = end.finish_reason == "stop" and end.stop in self.policy.task.sampling.stop
-        ended = asked_to_stop or end.finish_reason == "length" or bool(_BOX.search(thought.text))
+        ended = asked_to_stop or end.finish_reason == "length" or thought.withheld or bool(_BOX.search(thought.text))
         return replace(self._grown(state, thought, ended=ended), value=UNVALUED)
 
     def _grown(self, state: State, thought: Sample, *, ended: bool) -> State:

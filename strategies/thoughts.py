@@ -56,6 +56,8 @@ class Policy:
     task: Task
     engine: Engine
     failed: list[Sample] = field(default_factory=list)
+    withheld: list[Sample] = field(default_factory=list)
+    """Those that were filtered or refused."""
     spent: bool = False
 
     @property
@@ -107,6 +109,7 @@ class Policy:
                 sample.chunks.append(Chunk(0, finish_reason="error", error=error))
         drawn = [samples[index] for index in sorted(samples)]
         self.failed += [sample for sample in drawn if sample.finish_reason == "error"]
+        self.withheld += [sample for sample in drawn if sample.withheld]
         self.spent = self.spent or any(sample.finish_reason == "budget" for sample in drawn)
         return [sample for sample in drawn if succeeded(sample)]
 
@@ -194,13 +197,15 @@ def with_failed(final: Final, policy: Policy) -> Final:
 
 
 def nothing(policy: Policy) -> Sample:
-    """An empty sample that the budget did not let begin.
+    """A sample that was filtered or refused where there is one, else an empty one that the budget did not let begin.
 
     Raises:
         Exception: the first cause, if it is not the budget that left nothing.
     """
     if policy.cause and not policy.spent:
         raise policy.cause
+    if policy.withheld:
+        return policy.withheld[0]
     return Sample([Chunk(0, finish_reason="budget")])
 
 

@@ -19,6 +19,7 @@ class SampleRecord:
     """One sample: a node of the search."""
 
     text: str = ""
+    refusal: str = ""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
@@ -182,6 +183,7 @@ class Call:
     def _end(self, index: int, last: Chunk | None) -> None:
         chunks, sample = self._growing.pop(index), self._record.samples[index]
         sample.text = "".join([chunk.text for chunk in chunks])
+        sample.refusal = "".join([chunk.refusal for chunk in chunks])
         for chunk in chunks:
             sample.prompt_tokens += chunk.prompt_tokens
             sample.cached_tokens += chunk.cached_tokens

@@ -35,7 +35,8 @@ def vote(candidates: Sequence[Candidate], keys: Sequence[str | None], selector: 
     """Ranks candidates: `majority` (2203.11171) by count, `weighted` (2206.02336) by sum of scores, `best` by score.
 
     `keys` are the canonical answers, None for a candidate without one. Ties go to the first seen. Failed candidates
-    stand last, behind those that are not in the form that was asked for. Those without an answer have no vote, and a
+    stand last, behind those that were filtered or refused, which have a vote only where nothing else came, and behind
+    those that are not in the form that was asked for. Those without an answer have no vote, and a
     chance with `best` only if they are finished and in that form. A missing or
     negative score weighs 0. Without any score the majority decides; without any answer the score, then who finished
     first, then who got furthest.
@@ -48,6 +49,10 @@ def vote(candidates: Sequence[Candidate], keys: Sequence[str | None], selector: 
     everyone = range(len(candidates))
     failed = {i for i in everyone if candidates[i].sample.finish_reason == "error"}
     sound = [i for i in everyone if i not in failed]
+    withheld = {i for i in sound if candidates[i].sample.withheld}
+    if len(withheld) == len(sound):
+        withheld = set()
+    sound = [i for i in sound if i not in withheld]
     if all(keys[i] is None for i in sound):
         selector = "best"
     elif all(candidates[i].score is None for i in sound):
@@ -62,7 +67,10 @@ def vote(candidates: Sequence[Candidate], keys: Sequence[str | None], selector: 
     rest = sorted(set(sound) - voters, key=lambda i: (i not in chance, _demerit(candidates[i]), i))
     votes = tuple(Vote(c.answer, len(c.members), c.weight) for c in clusters if c.answer is not None)
     return Outcome(
-        (*distinct, *equal, *rest, *sorted(failed)), weights, votes, _confidence(candidates, clusters, selector)
+        (*distinct, *equal, *rest, *sorted(withheld), *sorted(failed)),
+        weights,
+        votes,
+        _confidence(candidates, clusters, selector),
     )
 
 

@@ -22,6 +22,7 @@ from tts_server.content_encoding import Inflated
 from tts_server.drain import Drain
 from tts_server.endpoints import Endpoints
 from tts_server.engines.base import ServedEngine
+from tts_server.engines.raw_output import captured
 from tts_server.errors import InvalidRequest
 from tts_server.gate import Gate
 from tts_server.handlers import HANDLERS, RESPONSES
@@ -243,7 +244,8 @@ def _shares_gpu(settings: Settings) -> bool:
 def choose_engine() -> str:
     """`vllm` or `transformers`, whichever can be imported first."""
     try:
-        importlib.import_module("vllm")
+        with captured():
+            importlib.import_module("vllm")
     except ImportError as error:
         why = "vLLM is not installed" if find_spec("vllm") is None else f"vLLM does not import ({error})"
         if find_spec("transformers") is None or find_spec("torch") is None:

@@ -1,27 +1,19 @@
 """The command line: `tts-server serve | chat | strategies | models | traces`."""
 
-import asyncio
-import logging
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.table import Column, Table
 
 from prm.families import FAMILIES
 from tts_server import cli_traces
-from tts_server.cli_chat import DEFAULT_URL, chat
+from tts_server.cli_chat import chat
 from tts_server.cli_strategies import strategies
-from tts_server.terminal import err, fail
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
-
-    from tts_server.config import Settings
+from tts_server.terminal import fail, own_console
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 models = typer.Typer(no_args_is_help=True, help="The models that the server knows by name.")
@@ -72,16 +64,14 @@ def serve(
     config: Annotated[Path | None, typer.Option(help="A TOML file with these and all other settings.")] = None,
 ) -> None:
     """Serves a model until it is told to stop."""
-    from tts_server.app import build_engine, build_prms, create_app  # noqa: PLC0415
-    from tts_server.catalog import CatalogError  # noqa: PLC0415
-    from tts_server.config import ConfigError, load  # noqa: PLC0415
-    from tts_server.errors import APIError  # noqa: PLC0415
-    from tts_server.otel.environment import from_environment  # noqa: PLC0415
-    from tts_server.server import new_event_loop  # noqa: PLC0415
-    from tts_server.server import serve as run  # noqa: PLC0415
+    from tts_server.loading import Loading, ended_by_signals  # noqa: PLC0415
 
-    try:
-        settings = load(
+    loading = Loading(own_console())
+    with ended_by_signals(loading):
+        from tts_server.cli_serve import run  # noqa: PLC0415
+
+        run(
+            loading,
             config,
             model=model,
             engine=engine,
@@ -98,56 +88,6 @@ def serve(
             log_level=log_level,
             log_format=log_format,
         )
-        log_to_stderr(settings)
-        chosen = build_engine(settings)
-        application = create_app(chosen, build_prms(settings, chosen), settings, from_environment())
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(run(application, settings, lambda url: started(url, application, settings)))
-    except (ConfigError, CatalogError, APIError) as error:
-        raise fail(error) from None
-    except (asyncio.CancelledError, KeyboardInterrupt):
-        raise typer.Exit(130) from None
-
-
-def log_to_stderr(settings: "Settings") -> None:
-    """Log lines at the configured level, in the configured format."""
-    from tts_server.logs import JSONFormatter, LogFormatter  # noqa: PLC0415
-
-    handler: logging.Handler
-    if settings.log_format == "json":
-        handler = logging.StreamHandler()
-        handler.setFormatter(JSONFormatter(prompts=settings.log_prompts))
-    elif not err.is_terminal:
-        # Whoever gathers lines wants each record in one, not folded to a screen's width.
-        handler = logging.StreamHandler()
-        handler.setFormatter(LogFormatter(prompts=settings.log_prompts, stamped=True))
-    else:
-        handler = RichHandler(console=err, show_path=False, omit_repeated_times=False, log_time_format="[%X]")
-        handler.setFormatter(LogFormatter(prompts=settings.log_prompts))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("tts_server").setLevel(settings.log_level.upper())
-
-
-def started(url: str, application: "FastAPI", settings: "Settings") -> None:
-    """What answers, within which limits, and where."""
-    from tts_server.startup import tell  # noqa: PLC0415
-
-    tell(application, err)
-    say_ready(url, settings, application.state.service.engine.model)
-
-
-def say_ready(url: str, settings: "Settings", model: str) -> None:
-    """The one line that a user waits for."""
-    if not settings.is_local and not settings.has_keys:
-        err.print("[yellow]warning:[/] listening beyond this machine without API keys; see --api-key-file")
-    at = "" if url == DEFAULT_URL else f" --url {url}"
-    key = " --api-key …" if settings.has_keys else ""
-    out.print(
-        f'ready: {model} at {url}/v1 — try: tts-server chat "What is 17 * 23?" --strategy best_of_n{at}{key}',
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
-    )
 
 
 @models.command("list")

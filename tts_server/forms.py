@@ -115,11 +115,15 @@ class FormedEngine:
 
     async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
         said: dict[int, list[str]] = {}
+        refused: set[int] = set()
         async with aclosing(self._engine.generate(prompt, sampling, n)) as chunks:
             async for chunk in chunks:
                 texts = said.setdefault(chunk.index, [])
                 texts.append(chunk.text)
-                if chunk.finish_reason in (None, "error"):
+                if chunk.refusal:
+                    refused.add(chunk.index)
+                # A refusal is in no form, and no fault of one.
+                if chunk.finish_reason in (None, "error") or chunk.index in refused:
                     yield chunk
                 else:
                     yield replace(chunk, reading=self._form.read("".join(texts)))

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Protocol
 
@@ -44,9 +45,16 @@ class _Bars:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+shown: ContextVar[Report | None] = ContextVar("shown", default=None)
+"""Takes all reports, where somebody shows them already."""
+
+
 @contextmanager
 def progress() -> Iterator[Report]:
     """Shows reports on standard error."""
+    if report := shown.get():
+        yield report
+        return
     console = Console(stderr=True)
     columns = (
         SpinnerColumn(finished_text="✓"),

@@ -27,23 +27,30 @@ class Wire(BaseModel):
 
 
 class TextPart(Wire):
-    """A part of a message's content."""
+    """A part of a message's content; what an assistant's turn refused with is one too."""
 
     type: Literal["text"]
     text: str
+
+
+def _refusal_as_text(part: Any) -> Any:
+    match part:
+        case {"type": "refusal", "refusal": text}:
+            return {"type": "text", "text": text}
+    return part
 
 
 def _parts(content: Any) -> Any:
     if isinstance(content, list):
         for part in content:
             kind = part.get("type") if isinstance(part, dict) else None
-            if kind not in (None, "text"):
+            if kind not in (None, "text", "refusal"):
                 raise PydanticCustomError(
                     UNSUPPORTED, "content parts of type {kind} are not supported, only text", {"kind": shown(kind)}
                 )
     elif content is not None and not isinstance(content, str):
         raise PydanticCustomError("value", "content is a string, a list of text parts, or null")
-    return content
+    return list(map(_refusal_as_text, content)) if isinstance(content, list) else content
 
 
 class CalledFunction(Wire):
@@ -74,6 +81,8 @@ class ChatMessage(Wire):
     tool_call_id: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
+    refusal: str | None = None
+    """What an assistant's turn said in place of an answer."""
 
     @model_validator(mode="after")
     def _has_content(self) -> "ChatMessage":
@@ -81,7 +90,7 @@ class ChatMessage(Wire):
             raise bad(f"content is required in a message of role {self.role!r}", "content")
         if self.role == "tool" and self.tool_call_id is None:
             raise bad("tool_call_id is required in a message of role 'tool'", "tool_call_id")
-        for field in ("tool_calls", "reasoning", "reasoning_content"):
+        for field in ("tool_calls", "reasoning", "reasoning_content", "refusal"):
             if self.role != "assistant" and getattr(self, field):
                 raise bad(f"{field} is only allowed in a message of role 'assistant'", field)
         return self
@@ -89,9 +98,11 @@ class ChatMessage(Wire):
     @property
     def turn(self) -> dict[str, Any]:
         """The message as chat templates know it: some look for the thought under its old name."""
-        turn = self.model_dump(exclude_none=True)
+        turn = self.model_dump(exclude_none=True, exclude={"refusal"})
         for call in turn.get("tool_calls") or ():
             call["type"] = "function"
+        if self.refusal and not self.content:
+            turn["content"] = self.refusal
         if thought := self.reasoning or self.reasoning_content:
             turn |= {"reasoning": thought, "reasoning_content": thought}
         return turn

@@ -122,19 +122,26 @@ def _voice(envelope: Envelope) -> Voice:
 def _choice(index: int, sample: Sample, envelope: Envelope) -> Json:
     voice = _voice(envelope)
     said = list(voice.at_once(sample))
-    logprobs = [token_logprob(logprob) for part in said for logprob in part.logprobs or ()]
     return {
         "index": index,
         "message": message(said),
-        "logprobs": {"content": logprobs, "refusal": None} if envelope.logprobs else None,
+        "logprobs": _logprobs(said) if envelope.logprobs else None,
         "finish_reason": finish_reason(sample.finish_reason, calls=voice.calls),
     }
 
 
 def _said(envelope: Envelope, index: int, said: Said) -> Json:
     told = envelope.logprobs and said.logprobs is not None
-    logprobs = {"content": [token_logprob(p) for p in said.logprobs or ()], "refusal": None} if told else None
-    return _delta(envelope, index, said.delta, logprobs=logprobs)
+    return _delta(envelope, index, said.delta, logprobs=_logprobs([said]) if told else None)
+
+
+def _logprobs(said: Sequence[Said]) -> Json:
+    """Those of the answer's tokens, or of a refusal's."""
+    told: Json = {"content": [], "refusal": []}
+    for part in said:
+        told["refusal" if "refusal" in part.delta else "content"] += map(token_logprob, part.logprobs or ())
+    refusal = told["refusal"] or None
+    return {"content": None if refusal and not told["content"] else told["content"], "refusal": refusal}
 
 
 def _delta(
@@ -169,8 +176,12 @@ def _so_far(envelope: Envelope) -> Json:
     return {"tts": {**names, "samples": account.usage.samples, "growing": account.live, "usage": _cost(account)}}
 
 
-def finish_reason(reason: FinishReason | None, *, calls: bool = False) -> Literal["stop", "length", "tool_calls"]:
+def finish_reason(
+    reason: FinishReason | None, *, calls: bool = False
+) -> Literal["stop", "length", "tool_calls", "content_filter"]:
     """OpenAI's word: `length` only where the text was cut."""
+    if reason == "content_filter":
+        return "content_filter"
     if reason not in ("eos", "stop"):
         return "length"
     return "tool_calls" if calls else "stop"
@@ -241,7 +252,9 @@ def _candidate(candidate: Candidate) -> Json:
         "logprob": _logprob(sample.logprobs),
         "finish_reason": "error" if sample.finish_reason == "error" else finish_reason(sample.finish_reason),
         "completion_tokens": sample.completion_tokens,
-    } | ({"error": translate(failed).message} if failed else {})
+        **({"refusal": sample.refusal} if sample.refusal else {}),
+        **({"error": translate(failed).message} if failed else {}),
+    }
 
 
 def _logprob(logprobs: Sequence[TokenLogprob]) -> float | None:

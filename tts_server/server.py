@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from rich.console import Console
 
 from prm import PRMError
 from tts_server.admission import Admission
@@ -21,10 +21,10 @@ from tts_server.config import ConfigError, Settings
 from tts_server.drain import Drain
 from tts_server.engines.base import ServedEngine, Slotted
 from tts_server.http1 import Http1
+from tts_server.loading import SIGNALS, Loading
 from tts_server.service import Lifetime, Service
 from tts_server.traces.store import Traces
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 KEEP_ALIVE_S = 75
 """Of an idle connection: longer than load balancers keep theirs, or they send a request into one that just closes."""
 GARBAGE = 20_000
@@ -40,7 +40,9 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-async def serve(app: FastAPI, settings: Settings, on_ready: Callable[[str], None]) -> None:
+async def serve(
+    app: FastAPI, settings: Settings, on_ready: Callable[[str], None], loading: Loading | None = None
+) -> None:
     """Runs until a signal; then requests under way get `grace_s` to end, new ones are refused, and probes are told that
     it is not ready. A second signal ends it at once.
 
@@ -48,6 +50,7 @@ async def serve(app: FastAPI, settings: Settings, on_ready: Callable[[str], None
         app: as `create_app` made it.
         settings: where to listen.
         on_ready: called with the base URL once requests are answered.
+        loading: shows what is done until then, and says what signals do.
 
     Raises:
         ConfigError: the address cannot be listened on; found out before the engine takes its time to start. Or a
@@ -56,26 +59,35 @@ async def serve(app: FastAPI, settings: Settings, on_ready: Callable[[str], None
     service: Service = app.state.service
     batches: Batches = app.state.batches
     traces: Traces = app.state.traces
+    loading = loading or Loading(Console(stderr=True))
     loop, starting = asyncio.get_running_loop(), asyncio.current_task()
+
+    def give_up(number: int) -> None:
+        loading.interrupted(number)
+        if starting:
+            starting.cancel()
+
     for number in SIGNALS:
-        loop.add_signal_handler(number, starting.cancel if starting else loop.stop)
+        loop.add_signal_handler(number, give_up, number)
     with bound(settings.host, settings.port) as address:
         async with AsyncExitStack() as running:
             if app.state.tracing:
                 running.push_async_callback(app.state.tracing.close)
             running.push_async_callback(service.engine.close)
+            loading.begin(f"loading {service.engine.model}")
             await _loaded(service.engine)
             if settings.max_live_samples is None and isinstance(service.engine, Slotted):
                 admission: Admission = app.state.admission
                 admission.fit(service.engine.slots)
             running.push_async_callback(traces.close)
             traces.start()
+            loading.begin("loading the reward models")
             for prm in service.owned:
                 running.push_async_callback(prm.close)
                 await _started(prm)
             running.push_async_callback(batches.close)
             await batches.start()
-            await _Server(app, settings, on_ready).serve([address])
+            await _Server(app, settings, on_ready, loading.say).serve([address])
 
 
 async def _loaded(engine: ServedEngine) -> None:
@@ -123,7 +135,9 @@ def http_config(app: FastAPI, **options: Any) -> uvicorn.Config:
 class _Server(uvicorn.Server):
     """Uvicorn with its signals kept inside: it raises them again when it ends, before the engine is closed."""
 
-    def __init__(self, app: FastAPI, settings: Settings, on_ready: Callable[[str], None]) -> None:
+    def __init__(
+        self, app: FastAPI, settings: Settings, on_ready: Callable[[str], None], say: Callable[[str], None]
+    ) -> None:
         super().__init__(
             http_config(
                 app,
@@ -134,6 +148,7 @@ class _Server(uvicorn.Server):
             )
         )
         self._on_ready = on_ready
+        self._say = say
         self._drain: Drain = app.state.drain
         self._batches: Batches = app.state.batches
         self._grace_s = settings.grace_s
@@ -141,7 +156,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started:
+        if self.started and not self._drain.begun:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             # What start-up made stays: to look through it again and again would hold every request up for long.
             gc.collect()
@@ -171,9 +186,16 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._drain.begun:
+            self._say(f"aborting: {self._under_way}")
             self.force_exit = self.should_exit = True
         else:
+            self._say(f"ending: {self._under_way}, at most {self._grace_s:g} s; again aborts")
             self._drain.begin(self._grace_s)
+
+    @property
+    def _under_way(self) -> str:
+        count = len(self.server_state.tasks)
+        return f"{count} request{'s' * (count != 1)}" + " and a batch" * self._batches.is_busy
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -167,7 +167,8 @@ class _Voice:
     def hear(self, grown: Sample) -> _Piece | None:
         """What a sample grew by; None where the client hears nothing of it."""
         first, self._begun = not self._begun, True
-        text = "" if self._silent else grown.text
+        # The endpoint has no field of its own for a refusal.
+        text = "" if self._silent else grown.text + grown.refusal
         tokens = [] if self._silent else [_Token(p.token, p.logprob, p.top) for p in grown.logprobs]
         extras: Json = {}
         if first and self._request.echo:

@@ -22,6 +22,8 @@ from tts_server.lane import Lane
 from tts_server.upstream_body import MAX_LINE, data_fields, drain, whole
 from tts_server.upstream_errors import NoSuchPath, Unreached, broken_off, refusal, retry_after
 
+DONE: Mapping[str, Any] = {}
+"""The last frame of a stream whose upstream says that it is whole."""
 MAX_RETRY_WAIT_S = 30.0
 """An upstream that wants a longer pause is not asked again."""
 IDLE_S = 60.0
@@ -115,20 +117,29 @@ class Upstream:
         """
         return await self._json("POST", path, _dump(body), None)
 
-    async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """The JSON objects of the stream that answers a body. Closing the iterator closes the connection.
+    async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[Mapping[str, Any], None]:
+        """The JSON objects of the stream that answers a body, then `DONE`. Closing the iterator closes the connection.
+
+        One object that is no stream is taken for a stream of one.
 
         Raises:
             APIError: as for `get`; also an error that the upstream reports, or a cut, in the middle of its stream.
         """
         lane = await self._open("POST", path, _dump(body), None)
         try:
+            if lane.headers.get("content-type", "").startswith("application/json"):
+                if frame := self._frame(await whole(lane)):
+                    yield frame
+                yield DONE
+                return
             async with aclosing(lane.pieces()) as pieces, aclosing(data_fields(pieces)) as lines:
                 async for data in lines:
                     if data == b"[DONE]":
                         await drain(pieces)
+                        yield DONE
                         break
-                    yield self._frame(data)
+                    if frame := self._frame(data):
+                        yield frame
         except httpx.TransportError as error:
             raise self._cut(error) from error
         finally:
@@ -247,17 +258,25 @@ class Upstream:
         self.failed["broken"] += 1
         return UpstreamError(f"The upstream cut its answer short ({type(error).__name__}).")
 
-    def _frame(self, data: bytes) -> dict[str, Any]:
+    def _frame(self, data: bytes) -> dict[str, Any] | None:
+        """An object of the stream; None for `null`, which some upstreams send to keep the connection."""
         try:
             frame = orjson.loads(data)
         except orjson.JSONDecodeError:
             raise UpstreamError("The upstream's stream holds something that is not JSON.") from None
+        if frame is None:
+            return None
         if not isinstance(frame, dict):
             raise UpstreamError("The upstream's stream holds something that is not a JSON object.")
-        if frame.get("error"):
+        if _is_error(frame):
             self.failed["broken"] += 1
             raise broken_off(data, self._key)
         return frame
+
+
+def _is_error(frame: Mapping[str, Any]) -> bool:
+    """Whether a frame reports a failure: as OpenAI does, or as an object that is itself the error."""
+    return bool(frame.get("error")) or "error" in (frame.get("object"), frame.get("type"))
 
 
 def _dump(body: Mapping[str, Any]) -> bytes:

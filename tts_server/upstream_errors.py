@@ -12,6 +12,8 @@ from tts_server.errors import APIError, ContextTooLong, EngineUnavailable, Inval
 
 _LIMIT = re.compile(r"maximum (?:context|model) length\D{1,6}(\d+)", re.IGNORECASE)
 _TOKENS = re.compile(r"(?:length \(?|contains |resulted in |requested |at least )(\d+)(?!\d| char)", re.IGNORECASE)
+FILTERED = "content_filter"
+"""The code of a prompt that the upstream's content filter refuses."""
 _LONGEST = 500
 _LONGEST_WAIT_S = 24 * 3600.0
 """Whatever an upstream asks for: a number without end is none."""
@@ -104,4 +106,6 @@ def _invalid(message: str, error: Mapping[str, Any]) -> InvalidRequest:
     )
     if limit or error.get("code") == ContextTooLong.code:
         invalid.code = ContextTooLong.code
+    elif error.get("code") == FILTERED:
+        invalid.code = FILTERED
     return invalid

@@ -38,6 +38,10 @@ class Voice:
 
     def hear(self, chunk: Chunk) -> Iterator[Said]:
         """What a chunk adds."""
+        if chunk.refusal:
+            yield Said({"refusal": chunk.refusal}, chunk.logprobs if self._logprobs and not chunk.text else None)
+            if not chunk.text:
+                return
         thinking = self._splitter.thinking
         thought, answer = self._splitter.push(chunk.text)
         if thought:
@@ -81,7 +85,7 @@ class Voice:
         """A whole sample in as few pieces as can be."""
         if self._logprobs and split(sample.text).thought:
             return self.all(sample)  # only its pieces tell which tokens are the thought's
-        return self.all(Sample([Chunk(0, text=sample.text, logprobs=sample.logprobs)]))
+        return self.all(Sample([Chunk(0, text=sample.text, refusal=sample.refusal, logprobs=sample.logprobs)]))
 
     def _delta(self, piece: Piece) -> Json:
         if piece.call is None:
@@ -103,18 +107,22 @@ def message(said: Iterable[Said]) -> Json:
     """All that was said as one `message`."""
     content: list[str] = []
     thought: list[str] = []
+    refusal: list[str] = []
     calls: list[Json] = []
     for delta, _ in said:
         content.append(delta.get("content", ""))
         thought.append(delta.get("reasoning", ""))
+        refusal.append(delta.get("refusal", ""))
         for part in delta.get("tool_calls", ()):
             if "id" in part:
                 calls.append({"id": part["id"], "type": "function", "function": dict(part["function"])})
             else:
                 calls[-1]["function"]["arguments"] += part["function"]["arguments"]
-    whole: Json = {"role": "assistant", "content": "".join(content), "refusal": None}
+    whole: Json = {"role": "assistant", "content": "".join(content), "refusal": "".join(refusal) or None}
     if any(thought):
         whole |= reasoning("".join(thought)).delta
+    if calls or whole["refusal"]:
+        whole["content"] = whole["content"] or None
     if calls:
-        whole |= {"tool_calls": calls, "content": whole["content"] or None}
+        whole["tool_calls"] = calls
     return whole

@@ -11,7 +11,7 @@ from bench.faults.asks import CHAT, RESPONSES, SCORE, TEXT, Ask
 ERROR_KEYS = {"message", "type", "param", "code"}
 DECLARED = {400, 401, 404, 405, 413, 429, 500, 502, 503, 504, 507}
 """The statuses of errors that the server declares."""
-FINISH = {"stop", "length", "tool_calls"}
+FINISH = {"stop", "length", "tool_calls", "content_filter"}
 
 
 class Malformed(Exception):

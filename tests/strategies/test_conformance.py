@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from searching import TASK, BreakingEngine, CrowdedEngine, LosingEngine, begin, broken, search, world
+from searching import TASK, BreakingEngine, CrowdedEngine, LosingEngine, begin, broken, search, withheld, world
 from virtual_time import in_virtual_time
 
 import strategies
@@ -20,7 +20,7 @@ from prm import FakePRM, OnTokens, PRMError, ProcessRewardModel, StepScores
 from strategies import Entry, symbolic
 from strategies.base import Event, Final, Message, Prompt, Refused, Task
 from strategies.budget import TICK_S, Account, Budget
-from tts_server.engines.fake import FakeEngine, FakeRequest
+from tts_server.engines.fake import FakeEngine, FakeReply, FakeRequest
 
 PLUGIN = '''
 from collections.abc import AsyncGenerator
@@ -382,6 +382,32 @@ def test_a_failing_branch_does_not_fail_the_search(entry: Entry) -> None:
     failed = [c for c in done.final.candidates if c.sample.finish_reason == "error"]
     assert failed
     assert all(c.score is None and c.answer is None and c.weight == 0 for c in failed)
+    assert done.account.usage.completion_tokens == engine.generated
+
+
+@pytest.mark.parametrize("how", ["filtered", "refuses"])
+def test_what_is_filtered_or_refused_has_no_vote(entry: Entry, how: str) -> None:
+    plain = world()
+
+    def script(request: FakeRequest) -> str | FakeReply:
+        return withheld(how, r"I say \boxed{5}.") if request.index == 1 else plain(request)
+
+    done = asyncio.run(search(entry, FakeEngine(script), reward(entry), task=several(entry), **few(entry)))
+    assert not done.final.best.sample.withheld
+    assert done.final.best.text.endswith("}.")
+    assert "5" not in [vote.answer for vote in done.final.votes]
+
+
+@pytest.mark.parametrize("how", ["filtered", "refuses"])
+def test_where_all_is_filtered_or_refused_the_client_hears_of_it(entry: Entry, how: str) -> None:
+    engine = FakeEngine(lambda request: withheld(how, r"I say \boxed{5}."))
+    done = asyncio.run(search(entry, engine, reward(entry), task=several(entry), **few(entry)))
+    best = done.final.best.sample
+    assert best.withheld
+    if how == "filtered":
+        assert (best.finish_reason, best.text.endswith(r"\boxed{5}.")) == ("content_filter", True)
+    else:
+        assert best.refusal.startswith("I say")
     assert done.account.usage.completion_tokens == engine.generated
 
 

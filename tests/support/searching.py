@@ -41,6 +41,11 @@ def broken(script: Script, *indexes: int) -> Script:
     return failing
 
 
+def withheld(how: str, text: str) -> FakeReply:
+    """A text that is `filtered` at its end, or that `refuses`."""
+    return FakeReply(text, filtered=how == "filtered", refuses=how == "refuses")
+
+
 class BreakingEngine(FakeEngine):
     """Its first call fails as soon as one of the call's samples has ended."""
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 from pydantic import SecretStr
+from rich.console import Console
 from serving import body
 from typer.testing import CliRunner, Result
 
-from tts_server import cli
+from tts_server import cli, cli_serve
 from tts_server.config import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -149,7 +150,7 @@ def test_an_error_keeps_what_stands_in_brackets(capsys: pytest.CaptureFixture[st
 def test_the_ready_line_fits_the_server(
     settings: Settings, said: str, warned: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cli.say_ready("http://h:1", settings, "m")
+    cli_serve.say_ready("http://h:1", settings, "m", Console(stderr=True))
     shown = capsys.readouterr()
     assert shown.out.startswith("ready: m at http://h:1/v1 — ")
     assert shown.out.endswith(said + "\n")

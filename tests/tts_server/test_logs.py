@@ -278,7 +278,8 @@ SCRIPT = """
 import asyncio, sys, threading
 import httpx
 from tts_server.app import create_app
-from tts_server.cli import log_to_stderr
+from rich.console import Console
+from tts_server.cli_serve import log_to
 from tts_server.config import load
 from tts_server.engines.fake import FakeEngine
 from tts_server.server import serve
@@ -301,7 +302,7 @@ async def main():
     global stopping, running
     stopping, running = asyncio.get_running_loop(), asyncio.current_task()
     settings = load(port=0, log_level="debug", grace_s=1)
-    log_to_stderr(settings)
+    log_to(Console(stderr=True), settings)
     app = create_app(Broken(), (), settings)
     await serve(app, settings, lambda url: threading.Thread(target=ask, args=(url,)).start())
 

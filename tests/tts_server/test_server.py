@@ -149,7 +149,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
         asked.join(10)
         assert "[DONE]" not in asked.text
         assert running.stderr
-        assert "Traceback" not in running.stderr.read()
+        assert running.stderr.read() == "ending: 1 request, at most 60 s; again aborts\naborting: 1 request\n"
 
 
 def test_what_does_not_end_in_its_grace_is_told_so() -> None:
@@ -174,6 +174,8 @@ def test_a_signal_while_the_model_loads_ends_it() -> None:
         running.send_signal(signal.SIGTERM)
         assert line(running) == "closed 0"
         assert running.wait(10) != 0
+        assert running.stdout
+        assert running.stdout.read() == ""
 
 
 def test_a_port_that_is_taken_is_an_error() -> None:

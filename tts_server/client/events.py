@@ -112,14 +112,16 @@ class _Choice:
         self._index = index
         self._finish_reason: str | None = None
         self._texts: dict[str, list[str]] = {}
-        self._logprobs: list[Any] = []
+        self._logprobs: dict[str, list[Any]] = {}
         self._calls: list[_ToolCall] = []
 
     def grow(self, told: Mapping[str, Any], search: Search | None) -> Iterator[Event]:
         """What a chunk says of this choice, and of the search."""
         delta = told.get("delta") or {}
         self._finish_reason = told.get("finish_reason") or self._finish_reason
-        self._logprobs += (told.get("logprobs") or {}).get("content") or ()
+        for name in ("content", "refusal"):
+            if logprobs := (told.get("logprobs") or {}).get(name):
+                self._logprobs.setdefault(name, []).extend(logprobs)
         self._add_calls(delta.get("tool_calls") or ())
         self._add("refusal", delta.get("refusal"))
         # Both names carry the same text.
@@ -137,7 +139,7 @@ class _Choice:
         return {
             "index": self._index,
             "message": {"role": "assistant", "content": None, "refusal": None, **texts, **calls},
-            "logprobs": {"content": self._logprobs, "refusal": None} if self._logprobs else None,
+            "logprobs": {"content": None, "refusal": None, **self._logprobs} if self._logprobs else None,
             "finish_reason": self._finish_reason,
         }
 

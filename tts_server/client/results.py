@@ -120,6 +120,8 @@ class Candidate(_Result):
     `completion_tokens`, their mean."""
     finish_reason: str | None = None
     completion_tokens: int = 0
+    refusal: str | None = None
+    """What the model said in place of an answer."""
     error: str | None = None
 
 
@@ -158,6 +160,7 @@ class Logprobs(_Result):
     """Of a choice's tokens."""
 
     content: list[TokenLogprob] | None = None
+    refusal: list[TokenLogprob] | None = None
 
 
 class Function(_Result):
@@ -193,7 +196,7 @@ class Choice(_Result):
     index: int
     message: Message
     finish_reason: str | None = None
-    """`stop`, `length`, `tool_calls`; None of a stream that broke."""
+    """`stop`, `length`, `tool_calls`, `content_filter`; None of a stream that broke."""
     logprobs: Logprobs | None = None
 
 

@@ -48,9 +48,11 @@ class TraceSample(_Result):
     ended_s: float | None = None
     """Seconds from the request's start; None where it was aborted."""
     finish_reason: str | None = None
-    """`eos`, `stop`, `length`, `budget` or `error`; None where it was aborted."""
+    """`eos`, `stop`, `length`, `content_filter`, `budget` or `error`; None where it was aborted."""
     stop: str | None = None
     """The stop string at which it ended; None in a redacted trace."""
+    refusal: str | None = None
+    """What the model said in place of an answer; None where it did not refuse, and in a redacted trace."""
     error: TraceError | None = None
 
 

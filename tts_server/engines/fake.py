@@ -8,7 +8,7 @@ import asyncio
 import json
 import math
 import random
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from itertools import cycle, islice
 
 from strategies.base import Chunk, Message, Prompt, Refused, Sampling, TokenIds, TokenLogprob, text_of
@@ -168,7 +168,7 @@ class _Stream:
         self._pieces: list[str] = []
         self._sent = 0
         self._end: Chunk = Chunk(request.index)
-        self._rivals: Mapping[str, float] = {}
+        self._reply = FakeReply("")
 
     def begin(self, script: Script, room: int) -> None:
         sampling, index = self._request.sampling, self._request.index
@@ -178,12 +178,13 @@ class _Stream:
             self.error = error
             self._end = Chunk(index, finish_reason="error", error=error)
             return
-        reply = said if isinstance(said, FakeReply) else FakeReply(said)
-        self._rivals = reply.rivals
+        self._reply = reply = said if isinstance(said, FakeReply) else FakeReply(said)
         self._pieces, stop = limited(reply.text, sampling, room)
         if len(self._pieces) + (stop is None) > room:
             self._pieces = self._pieces[:room]
             self._end = Chunk(index, finish_reason="length")
+        elif reply.filtered:
+            self._end = Chunk(index, finish_reason="content_filter")
         elif stop is not None:
             self._end = Chunk(index, finish_reason="stop", stop=stop)
         else:
@@ -196,7 +197,7 @@ class _Stream:
         last = self._sent >= len(self._pieces)
         return Chunk(
             self._end.index,
-            text="".join(new),
+            text="" if self._reply.refuses else "".join(new),
             token_ids=tuple(map(token_id, new)),
             # The end of sequence is a token too: generated, counted, and without text.
             completion_tokens=len(new) + (self._end.completion_tokens if last else 0),
@@ -207,11 +208,12 @@ class _Stream:
             finish_reason=self._end.finish_reason if last else None,
             stop=self._end.stop if last else None,
             error=self._end.error if last else None,
+            refusal="".join(new) if self._reply.refuses else "",
         )
 
     def _logprob(self, piece: str) -> TokenLogprob:
         sampling = self._request.sampling
-        known = {token: math.log(max(p, 1e-9)) for token, p in self._rivals.items()}
+        known = {token: math.log(max(p, 1e-9)) for token, p in self._reply.rivals.items()}
         own = known.get(piece, math.log(0.5 + self._request.rng.random() / 2))
         known[piece] = own
         likeliest = sorted(known, key=lambda token: -known[token])[: sampling.logprobs]

@@ -35,6 +35,10 @@ class FakeReply:
 
     text: str
     rivals: Mapping[str, float] = field(default_factory=dict)
+    refuses: bool = False
+    """Whether it is said in place of an answer."""
+    filtered: bool = False
+    """Whether a content filter ends it."""
 
 
 Script = Callable[[FakeRequest], str | FakeReply]

@@ -29,8 +29,9 @@ def read_logprobs(logprobs: Mapping[str, Any], token_ids: TokenIds, sampling: Sa
     """
     if not logprobs:
         return Told((), ())
-    if "content" in logprobs:
-        return Told((), tuple(map(_chat_logprob, logprobs["content"] or ())))
+    if "content" in logprobs or "refusal" in logprobs:
+        told = [*(logprobs.get("content") or ()), *(logprobs.get("refusal") or ())]
+        return Told((), tuple(map(_chat_logprob, told)))
     entries = list(zip(logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True))
     prompt: Logprobs = ()
     if sampling.prompt_logprobs is not None:
@@ -40,8 +41,8 @@ def read_logprobs(logprobs: Mapping[str, Any], token_ids: TokenIds, sampling: Sa
         prompt = tuple(_logprob(t, value, top=_likeliest(top, sampling.prompt_logprobs)) for t, value, top in echoed)
         if sampling.logprobs is None:
             return Told(prompt, ())
-    told = zip(entries, token_ids, strict=True)
-    return Told(prompt, tuple(_logprob(t, value, i, _top(top, sampling)) for (t, value, top), i in told))
+    named = zip(entries, token_ids, strict=True)
+    return Told(prompt, tuple(_logprob(t, value, i, _top(top, sampling)) for (t, value, top), i in named))
 
 
 def _top(top: Mapping[str, float] | None, sampling: Sampling) -> Logprobs:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from strategies.base import TokenIds
 from strategies.thinking import OPEN
 from tts_server.engines.openai_logprobs import token_name
-from tts_server.engines.openai_values import MISFORMED
+from tts_server.engines.openai_values import MISFORMED, usage_in
 from tts_server.engines.openai_wire import Abilities
 from tts_server.errors import InvalidRequest, UpstreamError
 from tts_server.upstream import Upstream
@@ -194,9 +194,9 @@ class _Asker:
         grown = [frame for frame in continuous if frame.get("choices")]
         return Abilities(
             samples={choice.get("index") for choice in _choices(two)} == {0, 1},
-            usage=any(frame.get("usage") for frame in end),
+            usage=any(map(usage_in, end)),
             continuous_usage=bool(grown) and all(frame.get("usage") for frame in grown),
-            logprobs=_some_choice(told, lambda choice: bool(choice.get("logprobs"))),
+            logprobs=_some_choice(told, _tells_logprobs),
         )
 
     async def _try(self, path: str, body: Mapping[str, Any]) -> Frames:
@@ -218,6 +218,12 @@ def _choices(frames: Frames) -> list[Mapping[str, Any]]:
 
 def _some_choice(frames: Frames, shows: Callable[[Mapping[str, Any]], bool]) -> bool:
     return any(map(shows, _choices(frames)))
+
+
+def _tells_logprobs(choice: Mapping[str, Any]) -> bool:
+    """Whether a choice has logprobs in one of OpenAI's two forms."""
+    logprobs = choice.get("logprobs") or {}
+    return "top_logprobs" in logprobs or bool(logprobs.get("content") or logprobs.get("refusal"))
 
 
 def _names(choice: Mapping[str, Any], token_id: int) -> bool:

@@ -1,12 +1,14 @@
 """What an upstream's chat tells apart, thought, answer and calls of tools, as the one text that a model would say."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from strategies.thinking import CLOSE, OPEN
-from tts_server.call_readers import Hermes
+from tts_server.engines.openai_calls import Calls
 from tts_server.engines.openai_values import text_in
+
+_THOUGHTS = ("reasoning", "reasoning_content")
+"""Names of the thought; where both come they say the same."""
 
 
 class ChatText:
@@ -14,9 +16,9 @@ class ChatText:
 
     def __init__(self) -> None:
         self._thinking = self._answered = False
-        self._call: int | None = None
-        self._argued = False
-        """Whether the open call has arguments."""
+        self._calls = Calls()
+        self._waiting = ""
+        """Content that came in the middle of a call."""
 
     def grow(self, delta: Mapping[str, Any], *, ended: bool) -> str:
         """The text that a delta adds.
@@ -25,16 +27,19 @@ class ChatText:
             delta: of OpenAI's stream.
             ended: whether it is the choice's last.
         """
-        content = text_in(delta.get("content"))
-        calls: Sequence[Mapping[str, Any]] = delta.get("tool_calls") or ()
+        thought, content = _content_in(delta.get("content"))
+        calls = _calls_in(delta)
         if self._answered:
             text = ""
         else:
-            text = self._think(text_in(delta.get("reasoning")) or text_in(delta.get("reasoning_content")))
-        if content or calls:
+            told = (delta.get(name) for name in _THOUGHTS)
+            text = self._think(next((part for part in told if part and isinstance(part, str)), thought))
+        if content or calls or delta.get("refusal"):
             text += self._end_thought()
-        text += content + "".join(map(self._grow_call, calls))
-        return text + (self._end_call() if ended else "")
+        text += self._say(content) if self._calls.open else content
+        if calls:
+            text += self._calls.grow(calls)
+        return text + (self._end() if ended else "")
 
     def _think(self, thought: str) -> str:
         opening = OPEN if thought and not self._thinking else ""
@@ -46,19 +51,42 @@ class ChatText:
         self._answered = True
         return closing
 
-    def _grow_call(self, call: Mapping[str, Any]) -> str:
-        function: Mapping[str, Any] = call.get("function") or {}
-        text = ""
-        if call["index"] != self._call:
-            text = self._end_call()
-            text += f'{Hermes.OPEN}{{"name": {json.dumps(text_in(function["name"]))}, "arguments": '
-            self._call, self._argued = call["index"], False
-        arguments = text_in(function.get("arguments"))
-        self._argued = self._argued or bool(arguments.strip())
-        return text + arguments
-
-    def _end_call(self) -> str:
-        if self._call is None:
+    def _say(self, content: str) -> str:
+        """Content behind calls: blanks are none."""
+        if not content.strip() and not self._waiting:
             return ""
-        self._call = None
-        return ("" if self._argued else "{}") + "}" + Hermes.CLOSE
+        text = self._calls.settle()
+        if not self._calls.open:
+            return text + content
+        self._waiting += content
+        return text
+
+    def _end(self) -> str:
+        waiting, self._waiting = self._waiting, ""
+        return self._calls.end() + waiting
+
+
+def _content_in(content: Any) -> tuple[str, str]:
+    """A thought and an answer: Mistral's models send a list of both, as parts."""
+    if not isinstance(content, list):
+        return "", text_in(content)
+    thought = answer = ""
+    for part in content:
+        match part:
+            case {"type": "thinking", "thinking": inner}:
+                thought += "".join(_content_in(inner))
+            case {"type": "text", "text": text} | (str() as text):
+                answer += text_in(text)
+            case _:
+                pass
+    return thought, answer
+
+
+def _calls_in(delta: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Calls of tools: a list, a single one (TGI), or the one call that OpenAI had before there were tools."""
+    calls: Any = delta.get("tool_calls") or ()
+    if isinstance(calls, dict):
+        return (calls,)
+    if old := delta.get("function_call"):
+        return ({"index": 0, "function": old},)
+    return tuple(calls)

@@ -9,6 +9,7 @@ from tts_server.engines.openai_logprobs import read_logprobs
 from tts_server.engines.openai_text import ChatText
 from tts_server.engines.openai_values import MISFORMED, Usage, number_in, text_in, usage_in
 from tts_server.errors import APIError, UpstreamError
+from tts_server.upstream import DONE
 
 _SHARED = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "logit_bias", "seed")
 _EXTRAS: Mapping[str, tuple[Any, ...]] = {
@@ -23,7 +24,22 @@ _EXTRAS: Mapping[str, tuple[Any, ...]] = {
 }
 """vLLM's additions to OpenAI's fields, each with the values that ask for nothing."""
 _PLAIN_TEMPLATE = {"add_generation_prompt": True, "continue_final_message": False}
-_FAILED = ("abort", "error")
+_ENDLESS = ("", "null", "none", "finish_reason_unspecified")
+"""What some servers say where nothing has ended."""
+_FAILED = ("abort", "error", "cancelled", "insufficient_system_resource", "malformed_function_call", "network_error")
+_CUT = ("length", "max_length", "max_tokens", "model_context_window_exceeded", "model_length", "token_limit")
+_FILTERED = (
+    "blocklist",
+    "content_filter",
+    "content_filtered",
+    "guardrail_intervened",
+    "prohibited_content",
+    "recitation",
+    "refusal",
+    "safety",
+    "sensitive",
+    "spii",
+)
 _OPENINGS = ({"role": "assistant", "content": ""}, {"role": "assistant"})
 """What most upstreams begin each sample of a chat with; it says nothing."""
 
@@ -168,7 +184,11 @@ class Samples:
         self._first = first
         self._prompt_tokens = prompt_tokens
         self._sampling = sampling
+        asked = sampling.logprobs, sampling.prompt_logprobs
+        self._reads_logprobs = bool(sampling.logprob_token_ids) or asked != (None, None)
         self._growing = set(range(n))
+        self._begun: set[int] = set()
+        """Those that have said anything."""
         self._unpaid = set(range(n))
         """Samples whose prompt is not counted yet."""
         self._counted = [0] * n
@@ -213,26 +233,42 @@ class Samples:
 
     def _read(self, frame: Mapping[str, Any]) -> Iterator[Chunk]:
         choices: Sequence[Mapping[str, Any]] = frame.get("choices") or ()
-        usage = usage_in(frame.get("usage") or {})
+        if frame is DONE:
+            # Some servers never say why a sample ended, only that all is said.
+            choices = [{"index": index, "finish_reason": "stop"} for index in sorted(self._growing & self._begun)]
+        usage = usage_in(frame)
         if usage and not (choices and self._continuous):
             self._usage = usage
         for choice in choices:
-            index = choice["index"]
-            if index not in self._growing or (choice.get("delta") in _OPENINGS and not choice.get("finish_reason")):
+            index = 0 if self._n == 1 and choice.get("index") is None else choice["index"]
+            if choice.get("delta") in _OPENINGS and not choice.get("finish_reason"):
                 continue
-            chunk = self._grow(index, choice, usage if self._continuous else None)
-            if chunk.finish_reason:
-                self._growing.discard(index)
-                if not self._growing:
-                    self._held = chunk
-                    return
-            if chunk.text or chunk.completion_tokens or chunk.finish_reason or chunk.prompt_logprobs:
-                yield chunk
+            if index in self._growing:
+                yield from self._advance(index, choice, usage if self._continuous else None)
+            elif self._held and self._held.index == self._first + index:
+                self._held = _joined(self._held, self._grow(index, choice, usage if self._continuous else None))
+
+    def _advance(self, index: int, choice: Mapping[str, Any], usage: Usage | None) -> Iterator[Chunk]:
+        chunk = self._grow(index, choice, usage)
+        if not (chunk.text or chunk.refusal or chunk.completion_tokens or chunk.finish_reason or chunk.prompt_logprobs):
+            return
+        self._begun.add(index)
+        if chunk.finish_reason:
+            self._growing.discard(index)
+            if not self._growing:
+                self._held = chunk
+                return
+        yield chunk
 
     def _grow(self, index: int, choice: Mapping[str, Any], usage: Usage | None) -> Chunk:
         finish, stop = _finish(choice)
-        text = text_in(choice.get("text"))
-        text += self._texts[index].grow(choice.get("delta") or {}, ended=finish is not None)
+        delta = choice.get("delta")
+        if delta is None and index not in self._begun:
+            # An answer that is not streamed after all. Behind deltas it would repeat them.
+            delta = choice.get("message")
+        delta = delta or {}
+        text, refusal = text_in(choice.get("text")), text_in(delta.get("refusal"))
+        text += self._texts[index].grow(delta, ended=finish is not None)
         ids = choice.get("token_ids")
         token_ids = tuple(map(number_in, ids)) if ids else ()
         if self._counts_ids:
@@ -240,7 +276,7 @@ class Samples:
         elif usage:
             tokens = max(0, (usage.completion or 0) - self._counted[index])
         else:
-            tokens = int(bool(text))
+            tokens = int(bool(text or refusal))
         self._counted[index] += tokens
         prompt_tokens = 0
         if (
@@ -250,11 +286,12 @@ class Samples:
         ):
             self._unpaid.discard(index)
             prompt_tokens = known
-        logprobs = choice.get("logprobs")
+        logprobs = choice.get("logprobs") if self._reads_logprobs else None
         before, told = read_logprobs(logprobs, token_ids, self._sampling) if logprobs else ((), ())
         return Chunk(
             self._first + index,
             text=text,
+            refusal=refusal,
             token_ids=token_ids,
             completion_tokens=tokens,
             logprobs=told,
@@ -265,18 +302,38 @@ class Samples:
         )
 
 
+def _joined(end: Chunk, late: Chunk) -> Chunk:
+    """A sample's end with what came behind it."""
+    return replace(
+        end,
+        text=end.text + late.text,
+        refusal=end.refusal + late.refusal,
+        token_ids=end.token_ids + late.token_ids,
+        completion_tokens=end.completion_tokens + late.completion_tokens,
+        logprobs=end.logprobs + late.logprobs,
+        prompt_tokens=end.prompt_tokens + late.prompt_tokens,
+        finish_reason=late.finish_reason or end.finish_reason,
+    )
+
+
 def _finish(choice: Mapping[str, Any]) -> tuple[FinishReason | None, str | None]:
     """Why a choice ended and at which stop string, which only vLLM tells; without one, `stop` is the model's own end.
 
-    So are OpenAI's other reasons, a content filter among them: the text will grow no further.
+    So are reasons that are not known here (`tool_calls`, `eos_token`, `end_turn`): the text will grow no further.
     """
-    reason, stop = choice.get("finish_reason"), choice.get("stop_reason")
-    if reason is None:
+    told, stop = choice.get("finish_reason"), choice.get("stop_reason")
+    if told is None:
         return None, None
-    if not isinstance(reason, str):
+    if not isinstance(told, str):
         raise TypeError("a finish reason that is no text")
+    # Gemini puts a filter's name before the reason.
+    reason = told.lower().rpartition(": ")[2]
+    if reason in _ENDLESS:
+        return None, None
     if reason in _FAILED:
-        raise UpstreamError("The upstream aborted the request.")
-    if reason == "length":
+        raise UpstreamError(f"The upstream aborted the request ({reason}).")
+    if reason in _CUT:
         return "length", None
+    if reason in _FILTERED:
+        return "content_filter", None
     return ("stop", stop) if isinstance(stop, str) else ("eos", None)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from strategies.base import Chunk, Prompt, Refused, Sampling, TokenIds
 from tts_server.engines.chat_template import ChatTemplate
 from tts_server.engines.decoding import Decoder
+from tts_server.engines.raw_output import captured
 from tts_server.engines.tokenizer import LocalTokenizer
 from tts_server.errors import ContextTooLong, EngineUnavailable, InvalidRequest
 
@@ -74,7 +75,7 @@ class TransformersEngine:
             OSError: there is no model at the path.
             ValueError: neither the caller nor the model's config says how long the context is.
         """
-        self._loaded = await asyncio.to_thread(_load, self._path, self.max_model_len, self._args)
+        self._loaded = await asyncio.to_thread(_load_quietly, self._path, self.max_model_len, self._args)
         self.max_model_len = self._loaded.decoder.max_model_len
         self._worker.start()
 
@@ -161,6 +162,11 @@ class _Loaded(NamedTuple):
     template: ChatTemplate
     tokenizer: LocalTokenizer
     decoder: Decoder
+
+
+def _load_quietly(path: str, max_model_len: int | None, args: Mapping[str, Any]) -> _Loaded:
+    with captured():
+        return _load(path, max_model_len, args)
 
 
 def _load(path: str, max_model_len: int | None, args: Mapping[str, Any]) -> _Loaded:

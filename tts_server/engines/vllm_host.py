@@ -7,10 +7,12 @@ sets, in the environment or in the configuration, always wins.
 import contextlib
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tts_server.engines.raw_output import captured, cause_in
 from tts_server.errors import EngineUnavailable
 
 logger = logging.getLogger(__name__)
@@ -121,6 +123,33 @@ def build(model_path: str, max_model_len: int | None, extra: dict[str, Any]) -> 
     """
     prepare_environment()
     check_source(model_path)
+    try:
+        with captured() as raw, _ctrl_c_is_ours():
+            return _built(model_path, max_model_len, extra)
+    except EngineUnavailable:
+        raise
+    except Exception as error:
+        told = str(error).strip().splitlines() or [type(error).__name__]
+        raise EngineUnavailable(f"vLLM cannot load {model_path}: {cause_in(raw.lines) or told[0]}") from error
+
+
+@contextlib.contextmanager
+def _ctrl_c_is_ours() -> Iterator[None]:
+    """Processes that are started inside of it get no SIGINT.
+
+    A terminal sends it to all of them, and vLLM's would end at once under the requests that the server lets end.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _built(model_path: str, max_model_len: int | None, extra: dict[str, Any]) -> Any:
     with installed():
         import vllm  # noqa: PLC0415
         from vllm.platforms import current_platform  # noqa: PLC0415
@@ -135,11 +164,7 @@ def build(model_path: str, max_model_len: int | None, extra: dict[str, Any]) -> 
     arguments |= {"disable_log_stats": True, "use_tqdm_on_load": False}
     if max_model_len is not None:
         arguments["max_model_len"] = max_model_len
-    try:
-        return AsyncLLM.from_engine_args(vllm.AsyncEngineArgs(**arguments | extra))
-    except Exception as error:
-        cause = str(error).strip().splitlines() or [type(error).__name__]
-        raise EngineUnavailable(f"vLLM cannot load {model_path}: {cause[0]}") from error
+    return AsyncLLM.from_engine_args(vllm.AsyncEngineArgs(**arguments | extra))
 
 
 def processes_of(llm: Any) -> list[Any]:

@@ -92,31 +92,61 @@ class Message(_Item):
     def __init__(self, index: int) -> None:
         super().__init__(index)
         self._content: list[Json] = []
+        """The parts that are done."""
+        self._refuses: bool | None = None
+        """Whether the part that grows is a refusal; None where none grows."""
         self._text: list[str] = []
         self._logprobs: list[Json] = []
 
     def body(self) -> Json:
-        status, content = self.status, self._content
+        status, content = self.status, list(self._content)
         return {"id": self._id, "type": "message", "status": status, "role": "assistant", "content": content}
 
-    def open(self) -> Iterator[Json]:
-        yield from super().open()
-        yield self._event("content_part.added", content_index=0, part=self._whole())
-
     def say(self, text: str, logprobs: list[Json]) -> Iterator[Json]:
+        yield from self._turn_to(refusal=False)
         self._text.append(text)
         self._logprobs += logprobs
-        yield self._event("output_text.delta", content_index=0, delta=text, logprobs=logprobs)
+        yield self._part_event("output_text.delta", delta=text, logprobs=logprobs)
+
+    def refuse(self, text: str) -> Iterator[Json]:
+        yield from self._turn_to(refusal=True)
+        self._text.append(text)
+        yield self._part_event("refusal.delta", delta=text)
 
     def close(self, status: Status) -> Iterator[Json]:
-        part = self._whole()
-        self._content = [part]
-        yield self._event("output_text.done", content_index=0, text=part["text"], logprobs=part["logprobs"])
-        yield self._event("content_part.done", content_index=0, part=part)
+        if not self._content and self._refuses is None:
+            yield from self._turn_to(refusal=False)
+        yield from self._end_part()
         yield from super().close(status)
 
+    def _turn_to(self, *, refusal: bool) -> Iterator[Json]:
+        """Ends the part that grew before another one."""
+        if self._refuses is refusal:
+            return
+        yield from self._end_part()
+        self._refuses = refusal
+        yield self._part_event("content_part.added", part=self._whole())
+
+    def _end_part(self) -> Iterator[Json]:
+        if self._refuses is None:
+            return
+        part = self._whole()
+        if self._refuses:
+            yield self._part_event("refusal.done", refusal=part["refusal"])
+        else:
+            yield self._part_event("output_text.done", text=part["text"], logprobs=part["logprobs"])
+        yield self._part_event("content_part.done", part=part)
+        self._content.append(part)
+        self._refuses, self._text, self._logprobs = None, [], []
+
+    def _part_event(self, kind: str, **fields: Any) -> Json:
+        return self._event(kind, content_index=len(self._content), **fields)
+
     def _whole(self) -> Json:
-        return _part("output_text", "".join(self._text)) | {"annotations": [], "logprobs": list(self._logprobs)}
+        text = "".join(self._text)
+        if self._refuses:
+            return {"type": "refusal", "refusal": text}
+        return _part("output_text", text) | {"annotations": [], "logprobs": list(self._logprobs)}
 
 
 class Call(_Item):
@@ -184,6 +214,10 @@ class Output:
             reasoning = self._grows if isinstance(self._grows, Reasoning) else self._reasoning()
             yield from self._turn_to(reasoning)
             yield from reasoning.think(delta["reasoning"])
+        elif "refusal" in delta:
+            message = self._message()
+            yield from self._turn_to(message)
+            yield from message.refuse(delta["refusal"])
         elif "content" in delta:
             yield from self._content(delta["content"], [token_logprob(logprob) for logprob in said.logprobs or ()])
         for call in delta.get("tool_calls", ()):
@@ -200,10 +234,13 @@ class Output:
         if not text and not isinstance(self._grows, Message):
             self._early += logprobs
             return
-        message = self._grows if isinstance(self._grows, Message) else self._add(Message(len(self._items)))
+        message = self._message()
         yield from self._turn_to(message)
         early, self._early = self._early, []
         yield from message.say(text, early + logprobs)
+
+    def _message(self) -> Message:
+        return self._grows if isinstance(self._grows, Message) else self._add(Message(len(self._items)))
 
     def _call(self, told: Json) -> Iterator[Json]:
         call = self._grows

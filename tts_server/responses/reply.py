@@ -15,6 +15,9 @@ from tts_server.responses.chat import renamed
 from tts_server.responses.items import Output
 from tts_server.voice import Voice
 
+_INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+"""Why a response is incomplete, by the chat's finish reason."""
+
 Status = Literal["in_progress", "completed", "incomplete", "failed"]
 
 
@@ -112,11 +115,12 @@ class ResponseAnswer:
         (sample,) = places(final, self.envelope, set())
         for said in self._voice.end() if self._streamed else self._voice.all(sample):
             yield from self._output.say(said)
-        cut = finish_reason(sample.finish_reason) == "length"
-        yield from self._output.end(cut=cut)
-        status: Literal["incomplete", "completed"] = "incomplete" if cut else "completed"
+        cause = _INCOMPLETE.get(finish_reason(sample.finish_reason))
+        yield from self._output.end(cut=cause is not None)
+        status: Literal["incomplete", "completed"] = "incomplete" if cause else "completed"
+        whole = self._response(status) | {"incomplete_details": {"reason": cause} if cause else None}
         cost = {"usage": _renamed(usage(final, self.envelope)), "tts": tts(final, self.envelope)}
-        yield {"type": f"response.{status}", "response": self._response(status) | cost}
+        yield {"type": f"response.{status}", "response": whole | cost}
 
     def _stage(self, stage: Literal["created", "in_progress"]) -> Json:
         return {"type": f"response.{stage}", "response": self._response("in_progress")}
@@ -131,7 +135,7 @@ class ResponseAnswer:
             "completed_at": int(time.time()) if status == "completed" else None,
             "status": status,
             "error": None,
-            "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+            "incomplete_details": None,
             "model": envelope.model,
             "output": self._output.items,
         } | asked(self.request)

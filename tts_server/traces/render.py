@@ -128,6 +128,7 @@ class _Rendered:
         }
         if self._full:
             said |= {"text": sample.text, "stop": sample.stop}
+            said |= {"refusal": sample.refusal} if sample.refusal else {}
         return said | ({"error": self._error(sample.error)} if sample.error else {})
 
     def _scoring(self, scoring: ScoringRecord) -> Json:
