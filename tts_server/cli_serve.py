@@ -24,6 +24,14 @@ from tts_server.server import new_event_loop, serve
 from tts_server.startup import tell
 from tts_server.terminal import fail, has_console_of_its_own
 
+QUESTION = (
+    "Grace weighs 125 pounds. Alex weighs 2 pounds less than 4 times what Grace weighs. "
+    "What are their combined weights in pounds?"
+)
+BY_VOTE = "--strategy self_consistency -o n=16 -o system_prompt=boxed"
+"""What is proposed first shows what a search is for: the default model is wrong on this question more often than right,
+and each time otherwise, so that the vote of 16 finds the right answer."""
+
 
 def run(loading: Loading, config: Path | None, **given: Any) -> None:
     """Serves until a signal.
@@ -86,7 +94,7 @@ def say_ready(url: str, settings: Settings, model: str, console: Console) -> Non
     at = "" if url == DEFAULT_URL else f" --url {url}"
     key = " --api-key …" if settings.has_keys else ""
     Console().print(
-        f'ready: {model} at {url}/v1 — try: tts-server chat "What is 17 * 23?" --strategy best_of_n{at}{key}',
+        f'ready: {model} at {url}/v1 — try: tts-server chat "{QUESTION}" {BY_VOTE}{at}{key}',
         soft_wrap=True,
         highlight=False,
         markup=False,

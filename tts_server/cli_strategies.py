@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from tts_server.cli_chat import Key, sentence
 from tts_server.terminal import fail
@@ -72,14 +73,9 @@ def _page(told: Mapping[str, Any]) -> list[str | Table]:
 def _options(schema: Mapping[str, Any]) -> Table:
     from strategies.option_schema import allowed_of, default_of, type_of  # noqa: PLC0415
 
-    table = Table(Column("option", no_wrap=True), "type", "default", "allowed", "what it is")
+    table = Table(Column(no_wrap=True), "", show_header=False, box=None)
     for name, option in schema.get("properties", {}).items():
-        cells = (type_of(option), default_of(option), allowed_of(option), option.get("description", ""))
-        table.add_row(name, *map(_plain, cells))
+        default = f"default {default_of(option)}" if "default" in option else "required"
+        head = f"{type_of(option)}, {default}; {allowed_of(option)}"
+        table.add_row(Text(name, "bold"), Text(f"{head}\n{option.get('description', '')}".rstrip()))
     return table
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape  # noqa: PLC0415
-
-    return escape(text)

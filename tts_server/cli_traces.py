@@ -23,6 +23,7 @@ Strategy = Annotated[str | None, typer.Option(help="Only searches of this strate
 HEADINGS = ("id", "when", "strategy", "status", "samples", "tokens", "scored", "s")
 WORDS = 4
 """The first columns are words, the others numbers."""
+PIPE_COLUMNS = 200
 
 
 @app.command("list")
@@ -87,7 +88,7 @@ def show(
     from tts_server.config import ConfigError  # noqa: PLC0415
     from tts_server.traces import feedback, view  # noqa: PLC0415
     from tts_server.traces.file import Reader  # noqa: PLC0415
-    from tts_server.traces.tree import tree  # noqa: PLC0415
+    from tts_server.traces.tree import tree, width  # noqa: PLC0415
 
     try:
         path = _file(data_dir, config)
@@ -100,7 +101,9 @@ def show(
     if as_json:
         typer.echo(orjson.dumps(trace))
     else:
-        Console().print(tree(trace), highlight=False, soft_wrap=True)
+        console = Console()
+        columns = console.width if console.is_terminal else PIPE_COLUMNS
+        console.print(tree(trace), highlight=False, width=width(trace, columns), crop=False)
 
 
 @app.command()

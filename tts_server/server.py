@@ -189,7 +189,8 @@ class _Server(uvicorn.Server):
             self._say(f"aborting: {self._under_way}")
             self.force_exit = self.should_exit = True
         else:
-            self._say(f"ending: {self._under_way}, at most {self._grace_s:g} s; again aborts")
+            busy = self.server_state.tasks or self._batches.is_busy
+            self._say(f"ending: {self._under_way}, at most {self._grace_s:g} s; again aborts" if busy else "ending")
             self._drain.begin(self._grace_s)
 
     @property

@@ -46,7 +46,7 @@ def test_serve_says_one_line_when_it_is_ready_answers_and_ends_on_a_signal() -> 
             said = running.stdout.readline()
             ready = re.fullmatch(
                 r"ready: fake at (http://127\.0\.0\.1:\d+)/v1 — "
-                r'try: tts-server chat "What is 17 \* 23\?" --strategy best_of_n --url \1\n',
+                r'try: tts-server chat "Grace weighs .* in pounds\?" --strategy self_consistency .* --url \1\n',
                 said,
             )
             assert ready, said
@@ -136,9 +136,9 @@ def test_an_error_keeps_what_stands_in_brackets(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("settings", "said", "warned"),
     [
-        (Settings(), "--strategy best_of_n --url http://h:1", False),
-        (Settings(api_key_file=Path("keys")), "--strategy best_of_n --url http://h:1 --api-key …", False),
-        (Settings(host="0.0.0.0"), "--strategy best_of_n --url http://h:1", True),
+        (Settings(), "-o n=16 -o system_prompt=boxed --url http://h:1", False),
+        (Settings(api_key_file=Path("keys")), "-o n=16 -o system_prompt=boxed --url http://h:1 --api-key …", False),
+        (Settings(host="0.0.0.0"), "-o n=16 -o system_prompt=boxed --url http://h:1", True),
         (Settings(host="0.0.0.0", api_key_file=Path("keys")), "--api-key …", False),
         (Settings(host="0.0.0.0", api_keys=SecretStr("k")), "--api-key …", False),
         (Settings(host="::"), "--url http://h:1", True),

@@ -9,6 +9,7 @@ from rich.tree import Tree
 
 Json = Mapping[str, Any]
 TEXT_CHARS = 60
+GUIDE_COLUMNS, ROW_COLUMNS = 4, 60
 STYLES = {
     "returned": "bold green",
     "candidate": "",
@@ -43,6 +44,15 @@ def tree(trace: Json) -> Tree:
             row = _row([samples[each] for each in chain], parents[child][1:], answers.get(chain[-1]))
             stack.append((branch.add(row), chain[-1]))
     return root
+
+
+def width(trace: Json, least: int) -> int:
+    """Columns in which a tree can be drawn, so that a deep one keeps room for what its rows say."""
+    depths: dict[int, int] = {}
+    for call in trace["calls"]:
+        above = depths[call["parents"][0]] if call["parents"] else 0
+        depths |= {sample["id"]: above + 1 for sample in call["samples"]}
+    return max(least, GUIDE_COLUMNS * max(depths.values(), default=0) + ROW_COLUMNS)
 
 
 def _answers(trace: Json) -> dict[int, str]:

@@ -11,7 +11,7 @@ from tracing import record_of
 from tts_server.engines.fake import FakeEngine
 from tts_server.traces import view
 from tts_server.traces.render import Keep, row
-from tts_server.traces.tree import tree
+from tts_server.traces.tree import tree, width
 
 Json = view.Json
 
@@ -73,3 +73,14 @@ def test_a_redacted_one_has_structure_and_scores_and_no_text() -> None:
 def test_a_step_by_step_solution_on_which_nothing_branches_is_one_row() -> None:
     text = drawn(shown("beam_search", n=1, beam_width=1))
     assert re.search(r"└── 0 → 1 → 2  returned  [\d.]+ → [\d.]+ → [\d.]+  \d+ tokens", text)
+
+
+def test_a_deep_one_keeps_room_for_what_its_rows_say() -> None:
+    trace = shown("beam_search", engine=FakeEngine(world(1.0, steps=30)), n=4, beam_width=2)
+    assert width(trace, 80) > 4 * 29 + 40
+    text = drawn(trace, width(trace, 80))
+    every = [sample["id"] for call in trace["calls"] for sample in call["samples"]]
+    assert sorted(numbers(text)) == every
+    rows = [line for line in text.splitlines() if "── " in line]
+    assert [row for row in rows if not re.search(r"  \d+ tokens  (stop|eos)  \S", row)] == []
+    assert width(shown("single"), 80) == 80
