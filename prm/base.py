@@ -1,6 +1,6 @@
 """The contract of a process reward model (PRM)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -14,25 +14,42 @@ class PRMError(Exception):
     """The reward model could not score: it failed, or returned something that is not a score."""
 
 
-class PRMInputError(PRMError):
-    """The text cannot be scored as it is; `param` names the field and the message says what is allowed."""
-
-    def __init__(self, message: str, param: str = "steps") -> None:
-        super().__init__(message)
-        self.param = param
-
-
 @dataclass(frozen=True, slots=True)
 class StepScores:
     """The scores of one solution."""
 
     scores: tuple[float, ...]
     """One score in [0, 1] for each step: P(the solution is right so far)."""
+    fault: str | None = None
+    """Why there are none: a search goes on with a solution that cannot be scored."""
 
     def __post_init__(self) -> None:
         bad = [s for s in self.scores if not 0.0 <= s <= 1.0]
         if bad:
             raise PRMError(f"a step score is a number in [0, 1], got {bad[0]!r}")
+
+
+class PRMInputError(PRMError):
+    """The text cannot be scored as it is; `param` names the field and the message says what is allowed.
+
+    Args:
+        faults: the solutions that cannot be scored, by their places in the call, and why; empty where the model does
+            not tell which they are.
+        scored: what was computed of the others before all were known, so that nobody asks for it again.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        param: str = "steps",
+        *,
+        faults: Mapping[int, str] | None = None,
+        scored: Mapping[int, StepScores] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.param = param
+        self.faults = faults or {}
+        self.scored = scored or {}
 
 
 @runtime_checkable
@@ -61,12 +78,20 @@ class ProcessRewardModel(Protocol):
 
 def check_solutions(solutions: Sequence[Sequence[str]]) -> None:
     """Raises PRMInputError unless every solution has steps and every step says something."""
+    faults = {}
     for i, steps in enumerate(solutions):
-        if not steps:
-            raise PRMInputError(f"solution {i} has no steps; one needs at least one")
         blank = next((k for k, step in enumerate(steps) if not step.strip()), None)
-        if blank is not None:
-            raise PRMInputError(f"step {blank} of solution {i} is empty; a step is a text that is not blank")
+        if not steps:
+            faults[i] = f"solution {i} has no steps; one needs at least one"
+        elif blank is not None:
+            faults[i] = f"step {blank} of solution {i} is empty; a step is a text that is not blank"
+    refuse(faults)
+
+
+def refuse(faults: Mapping[int, str], scored: Mapping[int, StepScores] | None = None) -> None:
+    """Raises PRMInputError with the first fault, if there is any; see there."""
+    if faults:
+        raise PRMInputError(faults[min(faults)], faults=faults, scored=scored)
 
 
 def check_scores(solutions: Sequence[Sequence[str]], results: Sequence[StepScores]) -> None:

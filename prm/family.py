@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from prm.aggregate import Aggregation
-from prm.base import OnTokens, PRMError, PRMInputError, StepScores, check_scores, check_solutions
+from prm.base import OnTokens, PRMError, StepScores, check_scores, check_solutions, refuse
 from prm.encoder import TokenIds
 
 Config = Mapping[str, Any]
@@ -184,10 +184,12 @@ class FamilyPRM:
 
     def _check_length(self, layouts: Sequence[Sequence[Layout]]) -> None:
         limit = self.backend.max_len
-        for i, those in enumerate(layouts):
-            longest = max(len(layout.token_ids) for layout in those)
-            if longest > limit:
-                raise PRMInputError(
-                    f"the question and the steps of solution {i} are {longest} tokens for {self.name!r}, "
-                    f"more than its limit of {limit}"
-                )
+        longest = [max(len(layout.token_ids) for layout in those) for those in layouts]
+        refuse(
+            {
+                i: f"the question and the steps of solution {i} are {length} tokens for {self.name!r}, "
+                f"more than its limit of {limit}"
+                for i, length in enumerate(longest)
+                if length > limit
+            }
+        )

@@ -6,11 +6,11 @@ are not there, and the last question is put to the model whether it has come to 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from prm.aggregate import Aggregation
-from prm.base import OnTokens, PRMError, PRMInputError, StepScores, check_scores, check_solutions
+from prm.base import OnTokens, PRMError, StepScores, check_scores, check_solutions, refuse
 from prm.encoder import SLOT, Encoder, TokenIds
 from prm.family import Backend, LabelTokens, Layout
 
@@ -97,7 +97,8 @@ class GenerativePRM:
         check_solutions(solutions)
         distinct = list(dict.fromkeys(map(tuple, solutions)))
         prompts = [self._prompt(question, steps) for steps in distinct]
-        room = self._room(prompts)
+        self._check_room(solutions, dict(zip(distinct, map(len, prompts), strict=True)))
+        room = min(self._room(max(map(len, prompts), default=0)), self._max_tokens)
         stops = [(_THOUGHT, _QUESTION, f"Step {len(steps) + 1}:") for steps in distinct]
         critiques = await self._write(prompts, stops, room, on_tokens=on_tokens)
         if len(critiques) != len(distinct):
@@ -112,16 +113,20 @@ class GenerativePRM:
         check_scores(solutions, results)
         return results
 
-    def _room(self, prompts: Sequence[TokenIds]) -> int:
-        """Tokens that each critique may have."""
-        limit = self._reader.max_len
-        room = limit - len(self._asks) - max(map(len, prompts), default=0)
-        if prompts and room < LEAST_TOKENS:
-            raise PRMInputError(
-                f"the question and the steps leave {max(room, 0)} of {limit} tokens for the critique of {self.name!r}, "
-                f"which needs {LEAST_TOKENS}"
-            )
-        return min(room, self._max_tokens)
+    def _check_room(self, solutions: Sequence[Sequence[str]], lengths: Mapping[tuple[str, ...], int]) -> None:
+        rooms = [self._room(lengths[tuple(steps)]) for steps in solutions]
+        refuse(
+            {
+                i: f"the question and the steps of solution {i} leave {max(room, 0)} of {self._reader.max_len} tokens "
+                f"for the critique of {self.name!r}, which needs {LEAST_TOKENS}"
+                for i, room in enumerate(rooms)
+                if room < LEAST_TOKENS
+            }
+        )
+
+    def _room(self, prompt: int) -> int:
+        """Tokens that a critique may have after a prompt of so many."""
+        return self._reader.max_len - len(self._asks) - prompt
 
     def _prompt(self, question: str, steps: Sequence[str]) -> TokenIds:
         solution = "\n".join(f"Step {k}: {_NUMBERED.sub('', step.strip())}" for k, step in enumerate(steps, 1))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from prm.aggregate import Aggregation
-from prm.base import OnTokens, PRMError, StepScores, check_solutions
+from prm.base import OnTokens, PRMError, PRMInputError, StepScores, check_solutions, refuse
 from prm.steps import SEPARATOR
 
 Chat = Sequence[Mapping[str, Any]]
@@ -23,14 +23,15 @@ _CLOSING = "Is the solution correct so far? Answer Yes or No."
 class Verify(Protocol):
     """Asks a language model."""
 
-    async def __call__(self, chats: Sequence[Chat], *, on_tokens: OnTokens | None = None) -> list[float]:
-        """P(Yes) / (P(Yes) + P(No)) of each chat's next token; the order is kept.
+    async def __call__(
+        self, chats: Sequence[Chat], *, on_tokens: OnTokens | None = None
+    ) -> Sequence[float | PRMInputError]:
+        """P(Yes) / (P(Yes) + P(No)) of each chat's next token, or that it is too long; the order is kept.
 
         Each chat ends in a question with the answers Yes and No. Cancelling the call stops its work. `on_tokens` is
         told of each chat's tokens as they are computed, also of one that is cancelled or fails later.
 
         Raises:
-            PRMInputError: a chat is longer than the model's context.
             PRMError: the model gave no verdict.
         """
         ...
@@ -62,9 +63,18 @@ class Judge:
         prefixes = list(dict.fromkeys(prefix for steps in solutions for prefix in _prefixes(steps)))
         verdicts = await self._verdicts([judge_chat(question, prefix) for prefix in prefixes], on_tokens)
         of = dict(zip(prefixes, verdicts, strict=True))
-        return [StepScores(tuple(of[prefix] for prefix in _prefixes(steps))) for steps in solutions]
+        faults, scored = dict[int, str](), dict[int, StepScores]()
+        for i, steps in enumerate(solutions):
+            said = [of[prefix] for prefix in _prefixes(steps)]
+            known = tuple(verdict for verdict in said if not isinstance(verdict, PRMInputError))
+            if len(known) == len(said):
+                scored[i] = StepScores(known)
+            else:
+                faults[i] = next(str(verdict) for verdict in said if isinstance(verdict, PRMInputError))
+        refuse(faults, scored)
+        return [scored[i] for i in range(len(solutions))]
 
-    async def _verdicts(self, chats: list[Chat], on_tokens: OnTokens | None) -> list[float]:
+    async def _verdicts(self, chats: list[Chat], on_tokens: OnTokens | None) -> Sequence[float | PRMInputError]:
         verdicts = await self._verify(chats, on_tokens=on_tokens) if chats else []
         if len(verdicts) != len(chats):
             raise PRMError(f"the verifier returned {len(verdicts)} verdicts for {len(chats)} chats")

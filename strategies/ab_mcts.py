@@ -20,7 +20,16 @@ from strategies.base import Candidate, Engine, Event, Incumbent, Progress, Refus
 from strategies.best_of_n import HowToAggregate
 from strategies.budget import Account, BudgetSpent
 from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import candidates_of, draw, elect, refuse_choices, scored, succeeded, with_temperature
+from strategies.sampling import (
+    candidates_of,
+    draw,
+    elect,
+    refuse_choices,
+    scored,
+    succeeded,
+    told_scored,
+    with_temperature,
+)
 from strategies.step_search import scorer
 from strategies.thompson import Posterior, Tree, Trial, treequest
 
@@ -70,6 +79,8 @@ async def ab_mcts(
             raise failures[0]
         try:
             fresh = await scored(task, fresh, prm, aggregation)
+            if any(candidate.unscorable is not None for candidate in fresh):
+                yield Progress(told_scored(fresh, prm))
         except BudgetSpent:
             yield Progress("no budget is left for scores")
         except Exception:

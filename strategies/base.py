@@ -235,6 +235,8 @@ class Candidate:
     score: float | None = None
     weight: float = 0.0
     """What it counted for in the vote."""
+    unscorable: str | None = None
+    """Why the reward model cannot score it, where that is so."""
 
     @property
     def text(self) -> str:

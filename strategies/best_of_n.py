@@ -11,7 +11,7 @@ from strategies import strategy
 from strategies.base import Engine, Event, Incumbent, Progress, Sample, Selector, Task
 from strategies.budget import Account, BudgetSpent
 from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import candidates_of, draw, elect, refuse_choices, refuse_unscored, scored
+from strategies.sampling import candidates_of, draw, elect, refuse_choices, refuse_unscored, scored, told_scored
 
 SampleCount = Annotated[int, Field(ge=1, le=4096, description="Samples to draw.")]
 HowToAggregate = Annotated[
@@ -52,7 +52,7 @@ async def best_of_n(
         yield Incumbent(unscored.best)
         try:
             candidates = await scored(task, candidates, prm, aggregation)
-            yield Progress(f"{len(candidates)} candidates are scored by {prm.name}")
+            yield Progress(told_scored(candidates, prm))
         except BudgetSpent:
             # Without scores the vote falls back to the majority, which the incumbent leads.
             yield Progress("no budget is left for scores: the majority decides")

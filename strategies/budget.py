@@ -7,7 +7,7 @@ from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from prm import Aggregation, OnTokens, ProcessRewardModel, StepScores
+from prm import Aggregation, OnTokens, PRMInputError, ProcessRewardModel, StepScores
 from prm.base import check_scores
 from strategies.base import Chunk, Delta, Engine, Event, Final, Prompt, Sampling, TokenIds
 from strategies.latency import CallTimer, Latency, ScoringTimer, now
@@ -157,8 +157,9 @@ class Account:
     def meter(self, engine: Engine) -> Engine:
         return MeteredEngine(self.spans.engine(engine) if self.spans else engine, self)
 
-    def meter_prm(self, prm: ProcessRewardModel) -> ProcessRewardModel:
-        return MeteredPRM(self.spans.prm(prm) if self.spans else prm, self)
+    def meter_prm(self, prm: ProcessRewardModel, *, strict: bool = False) -> ProcessRewardModel:
+        """The reward model, paid from this account; `strict` fails where a solution cannot be scored."""
+        return MeteredPRM(self.spans.prm(prm) if self.spans else prm, self, strict=strict)
 
     def watched(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
         """The events of the search that this account pays for, seen by whoever watches it."""
@@ -290,11 +291,16 @@ class MeteredEngine:
 
 
 class MeteredPRM:
-    """A reward model that pays from an account; raises `BudgetSpent` when it cannot, or at the deadline."""
+    """A reward model that pays from an account; raises `BudgetSpent` when it cannot, or at the deadline.
 
-    def __init__(self, prm: ProcessRewardModel, account: Account) -> None:
+    A solution that cannot be scored, as one that is longer than the model's context, has a `fault` in place of scores,
+    and the others have theirs; only a strict one raises PRMInputError.
+    """
+
+    def __init__(self, prm: ProcessRewardModel, account: Account, *, strict: bool = False) -> None:
         self._prm = prm
         self._account = account
+        self._strict = strict
         self.name = prm.name
         self.aggregation: Aggregation = prm.aggregation
 
@@ -319,12 +325,35 @@ class MeteredPRM:
             try:
                 with timer:
                     async with asyncio.timeout(account.seconds_left) as limit:
-                        results = await self._prm.score(question, solutions, on_tokens=pay)
+                        results = await self._scored(question, solutions, pay)
             except TimeoutError:
                 if account.rang(limit):
                     raise account.stop("deadline") from None
                 raise
-            check_scores(solutions, results)
             if record:
                 record.results = results
         return results
+
+    async def _scored(self, question: str, solutions: Sequence[Sequence[str]], on_tokens: OnTokens) -> list[StepScores]:
+        try:
+            results = await self._prm.score(question, solutions, on_tokens=on_tokens)
+        except PRMInputError as error:
+            if self._strict:
+                raise
+            return await self._scored_apart(question, solutions, on_tokens, error)
+        check_scores(solutions, results)
+        return results
+
+    async def _scored_apart(
+        self, question: str, solutions: Sequence[Sequence[str]], on_tokens: OnTokens, error: PRMInputError
+    ) -> list[StepScores]:
+        """Scores what can be scored of a call that was refused."""
+        if len(solutions) == 1:
+            return [StepScores((), fault=str(error))]
+        known = {i: StepScores((), fault=fault) for i, fault in error.faults.items()} | dict(error.scored)
+        rest = [i for i in range(len(solutions)) if i not in known]
+        # A model that does not tell which it cannot score is asked for one after the other.
+        for group in [rest] if known and rest else [[i] for i in rest]:
+            results = await self._scored(question, [solutions[i] for i in group], on_tokens)
+            known |= zip(group, results, strict=True)
+        return [known[i] for i in range(len(solutions))]

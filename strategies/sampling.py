@@ -104,16 +104,30 @@ def _stated(sample: Sample) -> str | None:
 async def scored(
     task: Task, candidates: Sequence[Candidate], prm: ProcessRewardModel, aggregation: Aggregation | None
 ) -> list[Candidate]:
-    """The candidates with their step scores and score; all in one call. Those without text have none."""
+    """The candidates with their step scores and score; all in one call.
+
+    Those without text have none, and those that the reward model cannot score.
+    """
     steps = [split_steps(c.text) if succeeded(c.sample) else () for c in candidates]
     results = iter(await prm.score(task.question, [s for s in steps if s])) if any(steps) else iter(())
     how = aggregation or prm.aggregation
     marked = list(candidates)
     for i, candidate in enumerate(candidates):
-        if steps[i]:
-            scores = next(results).scores
-            marked[i] = replace(candidate, step_scores=scores, score=aggregate(scores, how))
+        if not steps[i]:
+            continue
+        result = next(results)
+        if result.fault is not None:
+            marked[i] = replace(candidate, unscorable=result.fault)
+        else:
+            marked[i] = replace(candidate, step_scores=result.scores, score=aggregate(result.scores, how))
     return marked
+
+
+def told_scored(candidates: Sequence[Candidate], prm: ProcessRewardModel) -> str:
+    """What there is to say of candidates that the reward model was asked about."""
+    faults = [candidate.unscorable for candidate in candidates if candidate.unscorable is not None]
+    said = f"{len(candidates) - len(faults)} candidates are scored by {prm.name}"
+    return f"{said}, {len(faults)} cannot be: {faults[0]}" if faults else said
 
 
 async def elect(candidates: Sequence[Candidate], selector: Selector | None, within_s: float | None = None) -> Final:
@@ -122,10 +136,7 @@ async def elect(candidates: Sequence[Candidate], selector: Selector | None, with
     known = iter(await canonical([a for a in answers if a is not None], within_s))
     keys = [None if a is None else next(known) for a in answers]
     outcome = vote(candidates, keys, selector or "majority")
-    weighed = tuple(
-        Candidate(c.sample, c.answer, c.step_scores, c.score, w)
-        for c, w in zip(candidates, outcome.weights, strict=True)
-    )
+    weighed = tuple(replace(c, weight=w) for c, w in zip(candidates, outcome.weights, strict=True))
     return Final(weighed, outcome.ranking, selector, outcome.confidence, outcome.votes)
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from prm import SEPARATOR, Aggregation, ProcessRewardModel
+from prm import SEPARATOR, Aggregation, ProcessRewardModel, StepScores
 from prm.steps import SEPARATORS
 from strategies.answers import extract
 from strategies.base import Candidate, Chunk, Engine, Final, Progress, Refused, Sample, Sampling, Selector, Task
@@ -277,16 +277,25 @@ class StepSearch:
     async def scored(self, children: Sequence[Trajectory], lookahead: int = 0) -> list[Trajectory]:
         """The children with a score for each of their steps, in one call.
 
+        Those that the reward model cannot score, because they are longer than its context, have none and go on, and so
+        does all that grows from them. One whose lookahead is too long is scored without it.
+
         Raises:
             BudgetSpent: nothing more can be bought.
         """
         ahead = list(await asyncio.gather(*(self._rolled(c, lookahead) for c in children))) if lookahead else children
-        asked = [rolled for rolled in ahead if rolled.steps]
-        results = iter(await self.prm.score(self.task.question, [rolled.steps for rolled in asked]) if asked else [])
-        return [
-            replace(child, scores=_scores_of(child, next(results).scores) if rolled.steps else ())
-            for child, rolled in zip(children, ahead, strict=True)
-        ]
+        asked = [rolled.steps for rolled in ahead if rolled.steps and rolled.unscorable is None]
+        results = iter(await self.prm.score(self.task.question, asked) if asked else [])
+        scored = []
+        for child, rolled in zip(children, ahead, strict=True):
+            result = next(results) if rolled.steps and rolled.unscorable is None else StepScores(())
+            if result.fault is None:
+                scored.append(replace(child, scores=_scores_of(child, result.scores) if result.scores else ()))
+            elif rolled is child:
+                scored.append(replace(child, scores=(), unscorable=result.fault))
+            else:
+                scored += await self.scored([child])
+        return scored
 
     async def _rolled(self, child: Trajectory, steps: int) -> Trajectory:
         for _ in range(steps):
@@ -329,6 +338,7 @@ class StepSearch:
             extract(sample.text, truncated=not sample.finished),
             scores or None,
             self.score(trajectory) if scores else None,
+            unscorable=trajectory.unscorable,
         )
 
 

@@ -152,7 +152,7 @@ class Evaluator:
             return
         how = self.aggregation or prm.aggregation
         for text, result in zip(texts, results, strict=True):
-            self.known[text] = Value(aggregate(result.scores, how), result.scores)
+            self.known[text] = Value(aggregate(result.scores, how), result.scores) if result.scores else UNVALUED
 
     async def _judge(self, text: str, samples: int) -> None:
         question = f"{_VALUE}\n\nProblem:\n{self.policy.task.question}\n\nSolution:\n{text}"

@@ -19,6 +19,8 @@ class Trajectory:
     """One for each of `steps`, once scored."""
     ended: bool = False
     """Whether nothing can follow: the model ended it, or its own token limit or the context did."""
+    unscorable: str | None = None
+    """Why the reward model cannot score it, nor anything that goes on from it, where that is so."""
     dropped: int = 0
     """Characters at the samples' end that are not said: a stop string, which may lie across steps, and what follows."""
 
@@ -61,7 +63,7 @@ class Trajectory:
         return tail(self.samples, length)
 
     def score(self, how: Aggregation) -> float:
-        """The aggregated step scores; 0 without any, as for a solution of nothing."""
+        """The aggregated step scores; 0 without any: as for a solution of nothing, and last."""
         return aggregate(self.scores, how) if self.scores else 0.0
 
 

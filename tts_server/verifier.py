@@ -51,14 +51,18 @@ class Verifier:
         self._names_labels = True
         """Until it refuses to tell the logprobs of tokens that are named."""
 
-    async def __call__(self, chats: Sequence[Chat], *, on_tokens: OnTokens | None = None) -> list[float]:
+    async def __call__(
+        self, chats: Sequence[Chat], *, on_tokens: OnTokens | None = None
+    ) -> list[float | PRMInputError]:
+        """See `prm.judge.Verify`."""
         return await pooled(partial(self._ask, on_tokens), chats, self._concurrency)
 
-    async def _ask(self, on_tokens: OnTokens | None, chat: Chat) -> float:
+    async def _ask(self, on_tokens: OnTokens | None, chat: Chat) -> float | PRMInputError:
         try:
             return await self._verdict(chat, on_tokens)
         except ContextTooLong as error:
-            raise PRMInputError(f"a solution is too long for its judge. {error.message}") from error
+            # The other chats are answered all the same.
+            return PRMInputError(f"a solution is too long for its judge. {error.message}")
         except (APIError, PRMError):
             raise
         except Exception as error:

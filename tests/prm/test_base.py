@@ -44,13 +44,15 @@ def test_solutions_that_say_something_pass() -> None:
     [
         ([["a"], []], "solution 1 has no steps"),
         ([["a", ""]], "step 1 of solution 0 is empty"),
-        ([["a"], ["\n \t", "b"]], "step 0 of solution 1 is empty"),
+        ([["a"], ["\n \t", "b"], []], "step 0 of solution 1 is empty"),
     ],
 )
 def test_an_empty_solution_or_step_is_refused_with_its_place(solutions: list[list[str]], said: str) -> None:
     with pytest.raises(PRMInputError, match=said) as caught:
         check_solutions(solutions)
     assert caught.value.param == "steps"
+    assert caught.value.faults == {i: fault for i, fault in caught.value.faults.items() if f"solution {i}" in fault}
+    assert len(caught.value.faults) == sum(not all(map(str.strip, steps)) or not steps for steps in solutions)
 
 
 def test_a_reward_model_is_known_by_its_shape() -> None:

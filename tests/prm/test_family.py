@@ -71,8 +71,9 @@ def test_a_family_may_have_a_layout_a_step() -> None:
 def test_what_is_too_long_is_refused_before_anything_is_read() -> None:
     backend = Counting()
     with pytest.raises(PRMInputError, match="solution 1 are 11 tokens for 'mine', more than its limit of 10") as caught:
-        asyncio.run(FamilyPRM(Characters(), backend, "mine").score("q", [["a"], ["a" * 5, "b" * 5]]))
+        asyncio.run(FamilyPRM(Characters(), backend, "mine").score("q", [["a"], ["a" * 5, "b" * 5], ["c" * 20]]))
     assert caught.value.param == "steps"
+    assert list(caught.value.faults) == [1, 2]
     assert backend.calls == []
 
 

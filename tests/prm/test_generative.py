@@ -164,8 +164,9 @@ def test_the_critique_gets_the_room_that_is_left(tokenizer: Any) -> None:
 
 
 def test_a_solution_that_leaves_no_room_is_refused(tokenizer: Any) -> None:
-    with pytest.raises(PRMInputError, match=r"leave 0 of 4000 tokens for the critique .* needs 64"):
-        score(tokenizer, Model(), ["word " * 4000])
+    with pytest.raises(PRMInputError, match=r"leave 0 of 4000 tokens for the critique .* needs 64") as caught:
+        score(tokenizer, Model(), ["It is 5."], ["word " * 4000], ["It is 6."])
+    assert list(caught.value.faults) == [1]
 
 
 def test_control_tokens_that_a_user_spells_stay_text(tokenizer: Any) -> None:

@@ -6,7 +6,7 @@ from itertools import takewhile
 
 import pytest
 
-from prm import Judge, OnTokens, PRMError, StepScores
+from prm import Judge, OnTokens, PRMError, PRMInputError, StepScores
 from prm.judge import Chat, judge_chat
 
 
@@ -97,3 +97,18 @@ def test_a_verdict_that_is_no_probability_is_an_error() -> None:
 def test_the_whole_solutions_verdict_is_its_score() -> None:
     assert Judge(Notes(), name="self").aggregation == "last"
     assert Judge(Notes(), name="self").name == "self"
+
+
+def test_what_is_too_long_is_named_and_the_others_scores_are_told_with_it() -> None:
+    class Short(Notes):
+        async def __call__(  # type: ignore[override]
+            self, chats: Sequence[Chat], *, on_tokens: OnTokens | None = None
+        ) -> list[float | PRMInputError]:
+            verdicts = await super().__call__(chats, on_tokens=on_tokens)
+            long = ["third" in chat[-1]["content"] for chat in chats]
+            return [PRMInputError("too long") if over else v for over, v in zip(long, verdicts, strict=True)]
+
+    with pytest.raises(PRMInputError, match="too long") as caught:
+        score(Short(), ["first"], ["first", "second", "third"], ["second"])
+    assert caught.value.faults == {1: "too long"}
+    assert caught.value.scored == {0: StepScores((0.5,)), 2: StepScores((0.5,))}

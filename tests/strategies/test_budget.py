@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from searching import TASK, world
 
-from prm import FakePRM, OnTokens, PRMError, StepScores
+from prm import FakePRM, OnTokens, PRMError, PRMInputError, StepScores
 from strategies.base import Chunk, Engine, Prompt, Sampling, TokenIds
 from strategies.budget import Account, Budget, BudgetSpent, StopReason, Usage
 from tts_server.engines.fake import FakeEngine
@@ -371,3 +371,56 @@ def test_an_error_of_the_reward_model_comes_through_and_what_it_computed_is_paid
         asyncio.run(account.meter_prm(Wrong(error)).score("q", STEPS))
     assert account.stop_reason is None
     assert account.usage.prm_tokens == 6
+
+
+class Short(FakePRM):
+    """Reads solutions of two steps at most; says in several ways which are longer."""
+
+    def __init__(self, tells: str = "faults") -> None:
+        super().__init__(tokens=6)
+        self.tells = tells
+        self.asked: list[int] = []
+
+    async def score(
+        self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None
+    ) -> list[StepScores]:
+        self.asked.append(len(solutions))
+        faults = {i: f"solution {i} is too long" for i, steps in enumerate(solutions) if len(steps) > 2}
+        if not faults:
+            return await super().score(question, solutions, on_tokens=on_tokens)
+        if self.tells == "one":
+            faults = dict(list(faults.items())[:1])
+        scored = {}
+        if self.tells == "scores":
+            rest = [i for i in range(len(solutions)) if i not in faults]
+            found = await super().score(question, [solutions[i] for i in rest], on_tokens=on_tokens)
+            scored = dict(zip(rest, found, strict=True))
+        raise PRMInputError("too long", faults={} if self.tells == "nothing" else faults, scored=scored)
+
+
+LONG = [["a"], ["b", "c", "d"], ["e", "f"], ["g", "h", "i"], ["j"]]
+
+
+@pytest.mark.parametrize(
+    ("tells", "asked"), [("faults", [5, 3]), ("scores", [5]), ("one", [5, 4, 3]), ("nothing", [5, 1, 1, 1, 1, 1])]
+)
+def test_a_solution_that_cannot_be_scored_leaves_the_others_their_scores(tells: str, asked: list[int]) -> None:
+    account, prm = Account(), Short(tells)
+    results = asyncio.run(account.meter_prm(prm).score("q", LONG))
+    assert [len(result.scores) for result in results] == [1, 0, 2, 0, 1]
+    assert ["too long" in (result.fault or "") for result in results] == [False, True, False, True, False]
+    assert [r for r in results if not r.fault] == asyncio.run(FakePRM().score("q", [s for s in LONG if len(s) < 3]))
+    assert prm.asked == asked
+    assert (account.usage.prm_calls, account.usage.prm_tokens) == (1, 18)
+
+
+def test_where_no_solution_can_be_scored_each_says_why() -> None:
+    results = asyncio.run(Account().meter_prm(Short()).score("q", [LONG[1], LONG[3]]))
+    assert [result.fault for result in results] == ["solution 0 is too long", "solution 1 is too long"]
+
+
+def test_a_strict_reward_model_refuses_what_it_cannot_score_before_it_scores_anything() -> None:
+    account = Account()
+    with pytest.raises(PRMInputError, match="too long"):
+        asyncio.run(account.meter_prm(Short(), strict=True).score("q", LONG))
+    assert account.usage.prm_tokens == 0

@@ -17,6 +17,7 @@ from virtual_time import in_virtual_time
 
 import strategies
 from prm import FakePRM, OnTokens, PRMError, ProcessRewardModel, StepScores
+from prm.base import refuse
 from strategies import Entry, symbolic
 from strategies.base import Event, Final, Message, Prompt, Refused, Task
 from strategies.budget import TICK_S, Account, Budget
@@ -488,3 +489,36 @@ def test_it_says_what_it_is(entry: Entry) -> None:
     for name, option in schema.get("properties", {}).items():
         assert option["description"], name
     entry.options.model_validate({})
+
+
+class Short(FakePRM):
+    """Scores what is shorter than so many characters."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit = limit
+
+    async def score(
+        self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None
+    ) -> list[StepScores]:
+        lengths = [sum(map(len, steps)) for steps in solutions]
+        refuse({i: f"{length} characters are too many" for i, length in enumerate(lengths) if length >= self.limit})
+        return await super().score(question, solutions, on_tokens=on_tokens)
+
+
+@pytest.mark.parametrize("limit", [0, 100])
+def test_what_the_reward_model_cannot_score_goes_on_without(entry: Entry, limit: int) -> None:
+    if not entry.scored:
+        return
+
+    def wordy(request: FakeRequest) -> str:
+        """The last sample is the longest, and the only one to say 7."""
+        said = world(p=1.0)(request)
+        return said.replace("{1}", "{7}").replace("The", "word " * 30 + "The") if request.index == 3 else said
+
+    done = asyncio.run(search(entry, FakeEngine(wordy), Short(limit), **few(entry)))
+    final = done.final
+    assert final.best.answer == "1"
+    assert not [c for c in final.candidates if c.sample.finish_reason == "error"]
+    if not limit:
+        assert {c.score for c in final.candidates} == {None}

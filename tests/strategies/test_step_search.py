@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from searching import TASK, broken, search, world
 
-from prm import FakePRM
+from prm import FakePRM, OnTokens, StepScores
+from prm.base import refuse
 from strategies import get
 from strategies.stops import first_stop
 from tts_server.engines.fake import FakeEngine, FakeRequest, Script, encode
@@ -136,3 +137,40 @@ def test_steps_end_at_blank_lines_of_either_kind() -> None:
     done = asyncio.run(search(get("beam_search"), engine, FakePRM(score), n=1))
     assert max(seen, key=len) == ("one", "two\r\nmore", "three")
     assert done.final.best.text == "one\r\n\r\ntwo\r\nmore\r\n\r\nthree"
+
+
+class Brief(FakePRM):
+    """Reads so many steps at most, and notes what it was asked."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+        self.asked: list[tuple[str, ...]] = []
+
+    async def score(
+        self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None
+    ) -> list[StepScores]:
+        self.asked += map(tuple, solutions)
+        refuse({i: "too long" for i, steps in enumerate(solutions) if len(steps) > self.most})
+        return await super().score(question, solutions, on_tokens=on_tokens)
+
+
+@pytest.mark.parametrize("name", STEP_SEARCHES)
+def test_a_branch_too_long_to_be_scored_goes_on_without_scores_and_is_not_asked_about_again(name: str) -> None:
+    prm = Brief(2)
+    done = asyncio.run(search(get(name), FakeEngine(world(p=1.0, steps=5)), prm, n=4))
+    assert done.final.best.answer == "1"
+    assert done.final.best.sample.finish_reason == "eos"
+    assert {c.unscorable for c in done.final.candidates} == {"too long"}
+    assert {c.score for c in done.final.candidates} == {None}
+    assert done.final.confidence == 1.0
+    assert {len(steps) for steps in prm.asked} == {1, 2, 3}
+
+
+def test_a_lookahead_too_long_to_be_scored_is_left_out() -> None:
+    done = asyncio.run(search(get("beam_search"), FakeEngine(world(p=1.0, steps=3)), Brief(3), n=2, lookahead=3))
+    scored = [c.step_scores for c in done.final.candidates]
+    assert [len(scores or ()) for scores in scored] == [3] * len(scored)
+    short = asyncio.run(search(get("beam_search"), FakeEngine(world(p=1.0, steps=3)), Brief(2), n=2, lookahead=1))
+    assert {c.unscorable for c in short.final.candidates} == {"too long"}
+    assert short.final.best.answer == "1"

@@ -13,8 +13,8 @@ from prm import Judge, PRMError, PRMInputError, StepScores
 from prm.judge import judge_chat
 from strategies.base import Chunk, Prompt, Refused, Sampling, TokenIds, TokenLogprob, text_of
 from strategies.budget import Account, Budget, BudgetSpent
-from tts_server.engines.fake import FakeEngine
-from tts_server.errors import APIError, ContextTooLong, EngineUnavailable
+from tts_server.engines.fake import FakeEngine, FakeReply
+from tts_server.errors import APIError, EngineUnavailable
 from tts_server.verifier import Verifier
 
 CHAT = [{"role": "user", "content": "Is 2 + 2 = 4? Answer Yes or No."}]
@@ -267,12 +267,15 @@ def test_an_api_error_of_the_engine_passes_unchanged() -> None:
 
 
 @pytest.mark.parametrize("continues", [True, False])
-def test_too_long_is_an_input_error_that_names_the_limit(continues: bool) -> None:
-    engine = FakeEngine(max_model_len=10, continues=continues)
-    with pytest.raises(PRMInputError, match=r"maximum context length is 10 tokens") as caught:
-        ask(engine)
-    assert caught.value.param == "steps"
-    assert isinstance(caught.value.__cause__, ContextTooLong)
+def test_too_long_is_an_input_error_that_names_the_limit_while_others_are_answered(continues: bool) -> None:
+    engine = FakeEngine(lambda _: FakeReply("Yes", {"Yes": 0.8, "No": 0.2}), max_model_len=60, continues=continues)
+    long = [{"role": "user", "content": "Is it? " * 60}]
+    judged, fault, again = asyncio.run(Verifier(engine)([CHAT, long, CHAT]))
+    assert isinstance(fault, PRMInputError)
+    assert "maximum context length is 60 tokens" in str(fault)
+    assert fault.param == "steps"
+    assert isinstance(judged, float)
+    assert again == pytest.approx(judged)
     assert engine.live == 0
 
 

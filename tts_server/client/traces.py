@@ -78,7 +78,9 @@ class TraceSolution(_Result):
     sample: int | None = None
     """The sample with which it ends."""
     scores: list[float] | None = None
-    """One for each of its steps; None where the call failed."""
+    """One for each of its steps; None where the call failed or the solution cannot be scored."""
+    error: TraceError | None = None
+    """Why it cannot be scored, where the others could."""
     steps: list[str] | None = None
     """Where there is no such sample."""
 

@@ -31,7 +31,7 @@ async def score(request: Request, body: ScoreRequest) -> Response:
 
 async def _answer(body: ScoreRequest, prm: ProcessRewardModel, account: Account) -> Response:
     try:
-        results = await score_all(body.items, account.meter_prm(prm))
+        results = await score_all(body.items, account.meter_prm(prm, strict=True))
     except PRMInputError as error:
         field = next(field for field in ("batch", "solution", "steps") if getattr(body, field) is not None)
         raise InvalidRequest(str(error), param=field) from error

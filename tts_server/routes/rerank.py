@@ -72,7 +72,7 @@ async def _scores(
 ) -> list[float]:
     items = [_item(i, question, solution, field) for i, (question, solution) in enumerate(pairs)]
     try:
-        results = await score_all(items, account.meter_prm(prm))
+        results = await score_all(items, account.meter_prm(prm, strict=True))
     except PRMInputError as error:
         raise InvalidRequest(str(error), param=field) from error
     return [aggregate(result.scores, body.aggregation or prm.aggregation) for result in results]

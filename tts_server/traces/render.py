@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import orjson
 
 import strategies
+from prm import PRMInputError, StepScores
 from strategies.base import Candidate, Final, Incumbent, Progress, Prompt, Sampling
 from strategies.budget import Budget, BudgetSpent, Usage
 from strategies.trace import CallRecord, SampleRecord, ScoringRecord
@@ -132,16 +133,17 @@ class _Rendered:
         return said | ({"error": self._error(sample.error)} if sample.error else {})
 
     def _scoring(self, scoring: ScoringRecord) -> Json:
-        scores: Sequence[Any] = [result.scores for result in scoring.results or ()] or [None] * len(scoring.solutions)
+        results = scoring.results or [StepScores(())] * len(scoring.solutions)
         return {
             "started_s": _rounded(scoring.started_s),
             "ended_s": _rounded(scoring.ended_s),
             "tokens": scoring.tokens,
             "error": self._error(scoring.error),
             "solutions": [
-                {"sample": solution.sample, "scores": marks}
+                {"sample": solution.sample, "scores": result.scores or None}
+                | ({"error": self._error(PRMInputError(result.fault))} if result.fault is not None else {})
                 | ({"steps": solution.steps} if solution.steps and self._full else {})
-                for solution, marks in zip(scoring.solutions, scores, strict=True)
+                for solution, result in zip(scoring.solutions, results, strict=True)
             ],
         }
 

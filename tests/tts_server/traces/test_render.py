@@ -1,5 +1,7 @@
 """What is written down of a search: all, or nothing that a client or a model wrote."""
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import orjson
@@ -8,7 +10,10 @@ from searching import TASK, broken, world
 from tracing import record_of
 
 import strategies
+from prm import FakePRM, OnTokens, PRMInputError, StepScores
 from strategies.base import Prompt, Sampling, Task
+from strategies.budget import Account
+from strategies.trace import Recorder, ScoringRecord
 from tts_server.engines.fake import FakeEngine, FakeRequest
 from tts_server.traces.render import row
 
@@ -73,3 +78,28 @@ def test_what_is_no_json_is_told_as_text() -> None:
     odd = replace(TASK, prompt=Prompt(TASK.prompt.messages, template={"when": {1, 2}, 3: b"x"}))  # type: ignore[dict-item]
     body = orjson.loads(row(record_of(task=odd), "full").body)
     assert body["prompts"][0]["template"]["when"] == "{1, 2}"
+
+
+def test_a_scoring_says_which_solution_cannot_be_scored_and_why() -> None:
+    class Short(FakePRM):
+        async def score(
+            self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None
+        ) -> list[StepScores]:
+            if len(solutions) > 1:
+                raise PRMInputError("the second is too long", faults={1: "solution 1 is too long"})
+            return await super().score(question, solutions, on_tokens=on_tokens)
+
+    async def two() -> ScoringRecord:
+        recorder = Recorder(Prompt(), 0.0)
+        await Account(recorder=recorder).meter_prm(Short()).score("q", [["a"], ["b"]])
+        return recorder.scorings[0]
+
+    record = record_of("best_of_n")
+    record.recorder.scorings[:] = [asyncio.run(two())]
+    full, redacted = (orjson.loads(row(record, keep).body)["scorings"][0] for keep in ("full", "redacted"))
+    scored, refused = full["solutions"]
+    assert (len(scored["scores"]), "error" in scored) == (1, False)
+    assert refused["scores"] is None
+    assert refused["error"] == {"type": "PRMInputError", "code": "invalid_value", "message": "solution 1 is too long"}
+    assert redacted["solutions"][1]["error"] == {"type": "PRMInputError", "code": "invalid_value"}
+    assert full["error"] is None
