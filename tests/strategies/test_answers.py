@@ -1,6 +1,5 @@
 import asyncio
 import json
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,135 +18,6 @@ def keys(*answers: str) -> list[str]:
 
 def right(gold: str, answer: str) -> bool:
     return asyncio.run(equivalent(gold, answer))
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        # the last of its kind, not the first
-        (r"First \boxed{1}, no: \boxed{2}.", "2"),
-        ("The answer is 3. Wait, the answer is 4.", "4"),
-        ("3 apples and 4 pears", "4"),
-        (r"The answer is 3, or \boxed{5}", "5"),
-        ("There are 7 days.\nThe answer is 3.\nI checked 12 times.", "3"),
-        # boxes
-        (r"so \boxed{\frac{a}{b}}.", r"\frac{a}{b}"),
-        (r"\boxed{\left\{\frac{1}{2}, \sqrt{3}\right\}}", r"\left\{\frac{1}{2}, \sqrt{3}\right\}"),
-        (r"\fbox{9}", "9"),
-        (r"\boxed 7", "7"),
-        (r"\boxed{\text{The answer is } \boxed{5}}", "5"),
-        (r"Put it in \boxed{}: the answer is 5.", "5"),
-        (r"so it is \boxed{7", "7"),
-        (r"\boxed{C}", "C"),
-        (r"\boxed{\text{(C)}}", "C"),
-        (r"\boxed{\text{Evelyn}}", "Evelyn"),
-        (r"\boxed{(1, 2]}", "(1, 2]"),
-        (r"\boxed{\begin{pmatrix} 1 \\ 2 \end{pmatrix}}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"),
-        (r"\boxed{\$3.50}", "3.50"),
-        (r"\boxed{18 \text{ dollars}}", "18"),
-        (r"\boxed{10,\!080}", "10080"),
-        # markers
-        ("9 * 2 = 18\n#### 18", "18"),
-        ("#### 1. Compute\nIt is 5.\n#### 2. Sum\nSo 12 apples", "12"),
-        ("#### Monday", "Monday"),
-        ("<answer>42</answer>", "42"),
-        ("**Answer:** 18", "18"),
-        ("**Answer**: **18** dollars", "18"),
-        ("### Final Answer\n\n18 dollars", "18"),
-        ("The answer is **18**.", "18"),
-        ("The answer is 42 because 6*7=42", "42"),
-        ("The answer is that she makes 18 dollars per day.", "18"),
-        ("The answer to the second question is 5.", "5"),
-        (r"The final answer is: $70\sqrt{2}$. I hope it is correct.", r"70\sqrt{2}"),
-        ("The answer is:\n\\[\nx^2\n\\]", "x^2"),
-        ("The answers are $1$ and $2$.", "1 and 2"),
-        ("The answer is Monday.", "Monday"),
-        ("Answer: 2x + 1", "2x + 1"),
-        ("The answer is (1, 2)", "(1, 2)"),
-        # the result of a calculation, but no part of an equation
-        ("The answer is 16 - 3 - 4 = 9 eggs.", "9"),
-        ("Final answer: $1,080 / 4 = $270.", "270"),
-        ("Answer = 60 spools / 150 spools * 100% = 40%", "40%"),
-        (r"\boxed{6 \times 7 = 42}", "42"),
-        (r"The answer is \(\frac{36}{2} = 18\).", "18"),
-        (r"\boxed{2x + 3 = 7}", "2x + 3 = 7"),
-        (r"\boxed{x_1 + x_2 = 5}", "x_1 + x_2 = 5"),
-        (r"\boxed{\theta + 30 = 45}", r"\theta + 30 = 45"),
-        (r"\boxed{10 = 2x}", "10 = 2x"),
-        # options need their marker
-        ("The answer is (C).", "C"),
-        ("Answer: C", "C"),
-        ("The answer is C) 42", "C"),
-        ("The answer is option B: it fits.", "B"),
-        ("The correct option is (B)", "B"),
-        ("Answer: A train", "A train"),
-        ("A train travels fast.", None),
-        ("A train travels 3.5 hours", "3.5"),
-        # numbers
-        ("It took 3.5", "3.5"),
-        ("In total 1,234.", "1234"),
-        ("It costs $3.50.", "3.50"),
-        ("The answer is 50%.", "50%"),
-        ("so 3/4 of it", "3/4"),
-        (r"It is -\frac{3}{4}", r"-\frac{3}{4}"),
-        ("The temperature is -5", "-5"),
-        ("10-3", "3"),
-        ("the 2nd of many", None),
-        # thoughts do not count
-        (r"<think>\boxed{3}</think> The answer is 5.", "5"),
-        ("<think>Is it 3?</think> Hello!", None),
-        ("Hello, how can I help?", None),
-        ("", None),
-    ],
-)
-def test_extract(text: str, answer: str | None) -> None:
-    assert extract(text) == answer
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        (r"\boxed{7} and then", "7"),
-        (r"\boxed{7", None),
-        ("The answer is 1", None),
-        ("The answer is 3.5", None),
-        ("The answer is 18. And", "18"),
-        ("9 * 2 = 18\n#### 18\n", "18"),
-        ("9 * 2 = 18\n#### 1", None),
-        ("There are 5 apples.\n", None),
-    ],
-)
-def test_extract_takes_only_complete_markers_of_a_truncated_text(text: str, answer: str | None) -> None:
-    assert extract(text, truncated=True) == answer
-
-
-@pytest.mark.parametrize(
-    "part",
-    [
-        *("{", r"\boxed{", r"\boxed ", "\\", "$", r"\(", "111,", "9", "-", "answer ", "answer is the $", "#### ", "\n"),
-        *("*_", "answer:\n", "<answer>", "1 ", r"\frac{1}", "$1$,", "1/", ". ", " cm", "</think>"),
-    ],
-)
-def test_extract_is_linear(part: str) -> None:
-    """A hang guard, not a measurement: one that backtracks needs minutes to hours for 100 kB, a linear one 0.1 s."""
-    body = (part * 100_000)[:100_000]
-    started = time.process_time()
-    for text in (body, f"Answer: {body}", f"{body}!"):
-        extract(text)
-        extract(text, truncated=True)
-    assert time.process_time() - started < 30
-
-
-@given(st.text(alphabet=r"\boxed{}$()answer is#.,-+*/ 0123A" + "\n", max_size=80), st.booleans())
-def test_extract_gives_none_or_something_to_read(text: str, truncated: bool) -> None:
-    answer = extract(text, truncated=truncated)
-    assert answer is None or answer.strip() == answer != ""
-
-
-@given(st.integers(-(10**9), 10**9))
-def test_extract_reads_every_form_of_a_number(value: int) -> None:
-    texts = [f"So {value:,}.", rf"\boxed{{{value}}}", f"#### {value:,}", f"The answer is {value} dollars."]
-    assert {extract(text) for text in texts} == {str(value)}
 
 
 SAME = [
@@ -306,7 +176,3 @@ def test_every_gsm8k_solution_is_right() -> None:
 def test_every_math500_solution_is_right() -> None:
     verdicts = graded("math500.jsonl", "answer", "solution")
     assert (len(verdicts), sum(verdicts)) == (500, 500)
-
-
-def test_a_box_that_was_opened_and_not_filled_is_no_answer() -> None:
-    assert extract("So, **Final Answer**\n\n\\[ \\boxed{") is None
