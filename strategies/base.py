@@ -74,8 +74,15 @@ class Sampling:
     """The same for the prompt's tokens. They are computed anew, whatever is cached of the prompt."""
     logprob_token_ids: TokenIds = ()
     """Report the logprobs of exactly these tokens as `top`, in place of the likeliest ones."""
+    bad_words: tuple[str, ...] = ()
+    """Words that must not come."""
+    allowed_token_ids: TokenIds = ()
+    """If given, no other token may come."""
+    cache_salt: str | None = None
+    """What is cached of the prompt serves calls of the same salt alone."""
     structured: Mapping[str, Any] | None = None
-    """OpenAI's `response_format`, for engines that can constrain decoding."""
+    """OpenAI's `response_format`, for engines that can constrain decoding; vLLM's kinds beside JSON stand under their
+    own name, as in `{"type": "choice", "choice": ["yes", "no"]}`, and `structural_tag` under `format`."""
     calling: Mapping[str, Any] | None = None
     """OpenAI's `tools`, `tool_choice` and `parallel_tool_calls`, for engines whose upstream parses calls itself. The
     others know the tools from the prompt's template, and a call that must be made from `structured`."""

@@ -1,8 +1,9 @@
-"""The form that a request fixes for its answer: JSON by a schema, or calls of tools. Reads samples in it."""
+"""The form that a request fixes for its answer: JSON, calls of tools, a text by a grammar. Reads samples in it."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from strategies.base import Chunk, Engine, Prompt, Reading, Sampling, TokenIds
 from strategies.thinking import split
@@ -17,18 +18,34 @@ class Form:
     """What an answer has to look like.
 
     Args:
+        asked: what holds the answer, as OpenAI's `response_format`, or as vLLM's `structured_outputs` under the name of
+            its kind: `{"type": "regex", "regex": …}`.
         schema: of a JSON answer.
-        tools: that it may or has to call; then there is no schema.
+        tools: that it may or has to call.
         parameters: the schema of each tool's arguments.
         calls: how the model writes calls.
-        constrained: whether the engine keeps a call that has to be made to `Tools.constraint`.
+        constrained: whether the engine keeps calls to a constraint; else an upstream parses them itself.
     """
 
+    asked: Mapping[str, Any] | None = None
     schema: Schema | None = None
     tools: Tools | None = None
-    parameters: dict[str, Schema] | None = None
+    parameters: Mapping[str, Schema] = field(default_factory=dict)
     calls: CallFormat = HERMES
     constrained: bool = True
+
+    @property
+    def structured(self) -> Mapping[str, Any] | None:
+        """What holds a sample to the form: `Sampling.structured`."""
+        if self.tools and self.constrained:
+            if schema := self.tools.constraint(self.parameters):
+                return {"type": "json_schema", "json_schema": {"name": "tool_calls", "schema": schema}}
+            if self.schema is None:
+                return None
+            return self.calls.call_or_answer(self.parameters, self.schema, parallel=self.tools.parallel)
+        if self.asked is None or self.schema is None or self.asked["type"] != "json_schema":
+            return self.asked
+        return {**self.asked, "json_schema": {**self.asked["json_schema"], "schema": self.schema.plain()}}
 
     def reader(self) -> Reader:
         """Reads one answer as it grows."""
@@ -40,9 +57,20 @@ class Form:
     def read(self, text: str) -> Reading | None:
         """What a whole sample says in this form; None where it says it in words, as it may."""
         answer = split(text).answer
+        if self.tools:
+            return self._calls(answer, self.tools)
         if self.schema:
             return self._json(answer, self.schema)
-        return self._calls(answer, self.tools) if self.tools else None
+        return self._text(answer.strip())
+
+    def _text(self, answer: str) -> Reading | None:
+        """A choice, or what else a constraint lets come as a whole; free text may stand around structural tags."""
+        match self.asked:
+            case {"type": "choice", "choice": choices} if answer not in choices:
+                return Reading(None, "it is none of the choices")
+            case {"type": "choice" | "regex" | "grammar"}:
+                return Reading(answer)
+        return None
 
     def _json(self, answer: str, schema: Schema) -> Reading:
         try:
@@ -54,6 +82,8 @@ class Form:
 
     def _calls(self, answer: str, tools: Tools) -> Reading | None:
         calls, content = gather(self.reader(), answer)
+        if not calls and tools.choice == "auto" and self.schema:
+            return self._json(content, self.schema)
         if not calls and (tools.choice != "auto" or self.calls.is_broken(content)):
             return Reading(None, "it calls no tool")
         if not calls:
@@ -63,7 +93,7 @@ class Form:
             arguments = arguments_of(call)
             if arguments is None:
                 return Reading(None, f"the arguments of {call.name} are not a JSON object")
-            if fault := (self.parameters or {})[call.name].fault_of(arguments):
+            if fault := self.parameters[call.name].fault_of(arguments):
                 return Reading(None, f"the arguments of {call.name} do not follow its schema ({fault})")
             made.append(canonical({"name": call.name, "arguments": arguments}))
         # Calls that are made at once have no order.

@@ -115,6 +115,12 @@ def approach_of(request: SampledRequest, service: Service) -> Approach:
     options = check_options(entry, preset.options, service.settings.max_request.max_samples)
     prm = reward_model(preset.prm, entry, service)
     refuse_unfit(entry, request)
+    if request.cache_salt and prm:
+        raise UnsupportedParameter(
+            f"cache_salt goes with no reward model, and the strategy {entry.name!r} uses {prm.name!r}, whose cache has "
+            "no salt",
+            param="cache_salt",
+        )
     return Approach(entry, options, prm, preset.budget, service.engine, service.latencies, service.policy)
 
 

@@ -13,7 +13,7 @@ from tts_server.plan import Approach, Plan, approach_of, budget_of
 from tts_server.pool import pooled
 from tts_server.protocol_completions import CompletionRequest
 from tts_server.service import Service
-from tts_server.task import form_of_json, format_of, sampling_of
+from tts_server.task import form_of_answer, sampling_of
 
 _ENCODED_AT_ONCE = 8
 
@@ -39,8 +39,8 @@ async def plan_prompts(request: CompletionRequest, service: Service) -> list[Pro
     approach = approach_of(request, service)
     _refuse_unfit(request, approach)
     engine = service.engine
-    form = form_of_json(format_of(request), engine)
-    sampling = _sampling_of(request)
+    form = form_of_answer(request, engine)
+    sampling = replace(_sampling_of(request), structured=form.structured if form else None)
     limit = shared(service.settings.max_request, len(request.prompts))
 
     began, deadline_s = now(), budget_of(approach.budget, limit).deadline_s
@@ -92,7 +92,6 @@ def _sampling_of(request: CompletionRequest) -> Sampling:
         sampling_of(request),
         # With 0 only the prompt is told, and one token is sampled for nothing.
         max_tokens=max(1, request.limit),
-        include_stop=bool(request.include_stop_str_in_output),
         logprobs=request.logprobs,
         prompt_logprobs=request.logprobs if request.echo else None,
     )
@@ -112,11 +111,7 @@ def _refuse_unfit(request: CompletionRequest, approach: Approach) -> None:
             raise UnsupportedParameter(f"{option} are turns of a chat, and a text has none", param=f"tts.{option}")
     if entry.whole:
         return
-    for field, given in (
-        ("include_stop_str_in_output", request.include_stop_str_in_output),
-        ("echo", request.echo and request.logprobs is not None),
-    ):
-        if given:
-            raise UnsupportedParameter(
-                f"the strategy {entry.name!r} draws its answer in parts, with which {field} does not go", param=field
-            )
+    if request.echo and request.logprobs is not None:
+        raise UnsupportedParameter(
+            f"the strategy {entry.name!r} draws its answer in parts, with which echo does not go", param="echo"
+        )

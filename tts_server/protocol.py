@@ -1,17 +1,17 @@
 """OpenAI's chat request with our `tts` object: the only place where a request's shape is checked.
 
-Ranges are those of OpenAI's published specification; fields that vLLM adds keep vLLM's meaning. Fields that are not
-named here (`user`, `metadata`, `store`, `service_tier`, `safety_identifier`, `prompt_cache_key`, `verbosity` and what
-clients add) are accepted and have no effect.
+Ranges are those of OpenAI's published specification; fields that vLLM adds keep vLLM's meaning. What becomes of fields
+that are not named here stands in `protocol_fields`.
 """
 
 import re
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from tts_server.config import BudgetConfig, Effort
+from tts_server.protocol_fields import refusal
 from tts_server.protocol_parts import (
     MAX_TOOLS,
     UNSUPPORTED,
@@ -19,6 +19,7 @@ from tts_server.protocol_parts import (
     NamedTool,
     ResponseFormat,
     StreamOptions,
+    StructuredOutputs,
     Tool,
     Wire,
     bad,
@@ -70,6 +71,18 @@ class Sampled(Wire):
     min_tokens: int | None = Field(None, ge=0)
     ignore_eos: bool | None = None
     stop_token_ids: list[int] | None = Field(None, max_length=64)
+    include_stop_str_in_output: bool | None = None
+    bad_words: list[Annotated[str, Field(min_length=1, max_length=MAX_STOP)]] | None = Field(None, max_length=1024)
+    allowed_token_ids: list[Annotated[int, Field(ge=0, lt=INT64)]] | None = Field(None, max_length=200_000)
+    cache_salt: str | None = Field(None, min_length=1, max_length=1024)
+    structured_outputs: StructuredOutputs | None = None
+
+    @model_validator(mode="after")
+    def _refuses_what_it_cannot_honour(self) -> Self:
+        if found := refusal(self.model_extra or {}):
+            name, why = found
+            raise bad(f"{name} is not supported: {why}", name, UNSUPPORTED)
+        return self
 
     @field_validator("stop")
     @classmethod
@@ -100,6 +113,8 @@ class SampledRequest(Sampled):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
+        if self.structured_outputs and self.response_format and self.response_format.type != "text":
+            raise bad("response_format and structured_outputs exclude each other", "structured_outputs")
         if self.stream_options and not self.stream:
             raise bad("stream_options is only allowed with stream: true", "stream_options")
         if self.min_tokens and self.limit is not None and self.min_tokens > self.limit:
@@ -126,16 +141,11 @@ class ChatRequest(SampledRequest):
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     # vLLM's own
+    include_reasoning: bool | None = None
     chat_template_kwargs: dict[str, JsonValue] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    # Refused: to ignore them silently is what a client cannot detect.
-    functions: JsonValue = None
-    function_call: JsonValue = None
-    audio: JsonValue = None
     modalities: list[str] | None = None
-    prediction: JsonValue = None
-    web_search_options: JsonValue = None
 
     @field_validator("chat_template_kwargs")
     @classmethod
@@ -148,9 +158,6 @@ class ChatRequest(SampledRequest):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> "ChatRequest":
-        for field in ("functions", "function_call", "audio", "prediction", "web_search_options"):
-            if getattr(self, field) is not None:
-                raise bad(f"{field} is not supported", field, UNSUPPORTED)
         if self.modalities and self.modalities != ["text"]:
             raise bad("modalities other than text are not supported", "modalities", UNSUPPORTED)
         if self.top_logprobs is not None and not self.logprobs:

@@ -1,12 +1,12 @@
 """The request of `POST /v1/completions`: OpenAI's older endpoint, whose prompt is a text and no chat.
 
-Fields that neither this file nor `SampledRequest` names are accepted and have no effect, as with chats.
+What becomes of fields that neither this file nor `SampledRequest` names stands in `protocol_fields`.
 """
 
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from tts_server.protocol import UNSUPPORTED, SampledRequest, bad
@@ -14,22 +14,6 @@ from tts_server.protocol import UNSUPPORTED, SampledRequest, bad
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's, for this endpoint alone."""
 MAX_PROMPTS = 1024
-_REFUSED = {
-    "suffix": (None, ""),
-    "use_beam_search": (None, False),
-    "length_penalty": (None, 1),
-    "skip_special_tokens": (None, True),
-    "spaces_between_special_tokens": (None, True),
-    "truncate_prompt_tokens": (None,),
-    "allowed_token_ids": (None, []),
-    "bad_words": (None, []),
-    "prompt_logprobs": (None,),
-    "logprob_token_ids": (None, []),
-    "return_tokens_as_token_ids": (None, False),
-    "structured_outputs": (None,),
-    "prompt_embeds": (None,),
-}
-"""OpenAI's and vLLM's fields that are not honoured, each with the values that ask for nothing."""
 
 
 def _is_ids(value: Any) -> bool:
@@ -61,28 +45,10 @@ class CompletionRequest(SampledRequest):
     user: str | None = None
     # vLLM's own
     add_special_tokens: bool | None = None
-    include_stop_str_in_output: bool | None = None
     return_token_ids: bool | None = None
-    # Refused unless they ask for nothing.
-    suffix: str | None = None
-    use_beam_search: JsonValue = None
-    length_penalty: JsonValue = None
-    skip_special_tokens: JsonValue = None
-    spaces_between_special_tokens: JsonValue = None
-    truncate_prompt_tokens: JsonValue = None
-    allowed_token_ids: JsonValue = None
-    bad_words: JsonValue = None
-    prompt_logprobs: JsonValue = None
-    logprob_token_ids: JsonValue = None
-    return_tokens_as_token_ids: JsonValue = None
-    structured_outputs: JsonValue = None
-    prompt_embeds: JsonValue = None
 
     @model_validator(mode="after")
     def _hangs_together(self) -> "CompletionRequest":
-        for field, neutral in _REFUSED.items():
-            if getattr(self, field) not in neutral:
-                raise bad(f"{field} is not supported", field, UNSUPPORTED)
         if self.best_of not in (None, self.n or 1):
             raise bad(
                 "best_of is only supported where it equals n; to sample more and get the best, ask for the strategy "

@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, f
 from pydantic_core import PydanticCustomError
 
 from tts_server.errors import shown
+from tts_server.structured import parse
 
 UNSUPPORTED = "unsupported_parameter"
 """The error type of fields that are understood and refused."""
@@ -185,3 +186,57 @@ class ResponseFormat(Wire):
         if self.type == "json_schema" and self.json_schema is None:
             raise bad("json_schema is required with type 'json_schema'", "json_schema")
         return self
+
+
+class StructuredOutputs(Wire):
+    """What holds the answer, as vLLM has it: one of these."""
+
+    model_config = ConfigDict(extra="allow")
+
+    json_: dict[str, JsonValue] | str | None = Field(None, alias="json")
+    """A schema, or the JSON of one."""
+    json_object: bool | None = None
+    choice: list[Annotated[str, Field(min_length=1, max_length=10_000)]] | None = Field(
+        None, min_length=1, max_length=1000
+    )
+    regex: str | None = Field(None, min_length=1, max_length=10_000)
+    grammar: str | None = Field(None, min_length=1, max_length=100_000)
+    structural_tag: str | None = Field(None, min_length=1, max_length=1_000_000)
+    """JSON, as XGrammar has it."""
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "StructuredOutputs":
+        known = ", ".join(field.alias or name for name, field in type(self).model_fields.items())
+        for name, value in (self.model_extra or {}).items():
+            if value not in (None, False):
+                raise bad(f"{shown(name)} is not supported; allowed: {known}", name[:64], UNSUPPORTED)
+        if len(self._given) != 1:
+            raise PydanticCustomError("value", "it holds exactly one of {known}", {"known": known})
+        _ = self.response_format
+        return self
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        given = self.model_dump(by_alias=True, include=set(type(self).model_fields))
+        return {kind: value for kind, value in given.items() if value not in (None, False)}
+
+    @property
+    def response_format(self) -> dict[str, Any]:
+        """The same as `response_format` writes it; kinds that it does not know stand under their own name."""
+        ((kind, value),) = self._given.items()
+        if kind in ("json", "structural_tag") and isinstance(value, str):
+            try:
+                value = parse(value)
+            except ValueError:
+                value = None
+            if not isinstance(value, dict):
+                raise bad(f"{kind} is a JSON object, or the text of one", kind)
+        match kind:
+            case "json_object":
+                return {"type": "json_object"}
+            case "json":
+                return {"type": "json_schema", "json_schema": {"name": "structured_outputs", "schema": value}}
+            case "structural_tag":
+                return {**value, "type": "structural_tag"}
+            case _:
+                return {"type": kind, kind: value}

@@ -1,7 +1,7 @@
 """OpenAI's request for a response, as far as it needs no memory: the only place where its shape is checked.
 
 Nothing is kept between requests, so what refers to something kept is refused, as is what is no text and no function.
-Fields that are not named here are accepted and have no effect, as with chats.
+What becomes of fields that are not named here stands in `protocol_fields`.
 """
 
 from typing import Annotated, Any, Literal
@@ -19,20 +19,19 @@ MAX_ITEMS = 9_999
 """With the instructions as many turns as a chat may have."""
 LOGPROBS, ENCRYPTED = "message.output_text.logprobs", "reasoning.encrypted_content"
 
-_KEPT, _CUT = "nothing is kept between requests", "what does not fit is refused, and nothing left out"
+_KEPT = "nothing is kept between requests"
 _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "store": ((None, False), _KEPT),
     "previous_response_id": ((None,), _KEPT),
     "conversation": ((None,), _KEPT),
     "background": ((None, False), _KEPT),
     "prompt": ((None,), _KEPT),
-    "context_management": ((None, []), _CUT),
-    "truncation": ((None, "disabled"), _CUT),
-    "moderation": ((None,), "nobody here judges"),
+    "context_management": ((None, []), "what does not fit is refused, and nothing left out"),
     "add_generation_prompt": ((None, True), "every response is a new turn"),
     "continue_final_message": ((None, False), "every response is a new turn"),
 }
-"""Fields that are not honoured, each with the values that ask for nothing, and why."""
+"""Fields of responses alone that are not honoured, each with the values that ask for nothing, and why; those of chats,
+too, stand in `protocol_fields`."""
 _CHAT_ONLY = {
     "messages": "input",
     "max_tokens": "max_output_tokens",
@@ -41,8 +40,6 @@ _CHAT_ONLY = {
     "reasoning_effort": "reasoning.effort",
     "logprobs": f"include: [{LOGPROBS!r}]",
     "n": "tts, which samples many and returns one",
-    "functions": "tools",
-    "function_call": "tool_choice",
 }
 """What chats call something that has another name here: to ignore it is what a client cannot detect."""
 
@@ -208,6 +205,7 @@ class ResponsesRequest(Sampled):
     safety_identifier: str | None = Field(None, max_length=64)
     prompt_cache_key: str | None = None
     # vLLM's own
+    include_reasoning: bool | None = None
     chat_template_kwargs: dict[str, JsonValue] | None = None
     # Refused unless they ask for nothing.
     store: JsonValue = None
@@ -216,8 +214,6 @@ class ResponsesRequest(Sampled):
     background: JsonValue = None
     prompt: JsonValue = None
     context_management: JsonValue = None
-    moderation: JsonValue = None
-    truncation: JsonValue = None
     add_generation_prompt: JsonValue = None
     continue_final_message: JsonValue = None
 
@@ -245,6 +241,8 @@ class ResponsesRequest(Sampled):
             raise bad("include_obfuscation is not supported", "stream_options.include_obfuscation", UNSUPPORTED)
         if self.min_tokens and self.max_output_tokens is not None and self.min_tokens > self.max_output_tokens:
             raise bad(f"min_tokens is at most max_output_tokens, {self.max_output_tokens}", "min_tokens")
+        if self.structured_outputs and self.text and self.text.format and self.text.format.type != "text":
+            raise bad("text.format and structured_outputs exclude each other", "structured_outputs")
         self._check_tools()
         self._check_outputs()
         return self

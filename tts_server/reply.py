@@ -36,6 +36,8 @@ class Envelope:
     include_usage: bool = False
     continuous_usage: bool = False
     """Whether every chunk carries the usage so far."""
+    include_reasoning: bool = True
+    """Whether thoughts and the search's progress are told."""
     id: str = field(default_factory=lambda: f"chatcmpl-{unique()}")
     trace_id: str = field(default_factory=lambda: f"trace-{unique()}")
     created: int = field(default_factory=lambda: int(time.time()))
@@ -69,7 +71,7 @@ async def chunks(events: AsyncIterator[Event], envelope: Envelope) -> AsyncGener
             for i in range(envelope.choices):
                 yield _delta(envelope, i, {"role": "assistant", "content": ""})
         match event:
-            case Progress(text):
+            case Progress(text) if envelope.include_reasoning:
                 yield _said(envelope, 0, reasoning(text + "\n")) | _so_far(envelope)
             case Delta(chunk):
                 if chunk.index not in voices:
@@ -116,7 +118,7 @@ def places(final: Final, envelope: Envelope, streamed: Set[int]) -> list[Sample]
 
 
 def _voice(envelope: Envelope) -> Voice:
-    return Voice(envelope.form, logprobs=envelope.logprobs)
+    return Voice(envelope.form, logprobs=envelope.logprobs, thoughts=envelope.include_reasoning)
 
 
 def _choice(index: int, sample: Sample, envelope: Envelope) -> Json:

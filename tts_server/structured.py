@@ -3,16 +3,16 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from jsonschema import Draft202012Validator, SchemaError, ValidationError
 from jsonschema.protocols import Validator
 from jsonschema.validators import extend
 from referencing import Registry
 from referencing.exceptions import Unresolvable
-from referencing.jsonschema import DRAFT202012
 
 from tts_server.errors import InvalidRequest
+from tts_server.plain_schema import plain
 
 _MAX_REFERENCES = 5_000
 """References that one check may follow: a short schema can stand for an endless one."""
@@ -54,7 +54,7 @@ class Schema:
                 keywords |= {"additionalProperties": _unchecked, "unevaluatedProperties": _unchecked}
             validator: Any = extend(Draft202012Validator, keywords)  # type: ignore[no-untyped-call]
             self._validator: Validator = validator(self._schema, registry=Registry())
-            self._check_references()
+            self.plain()
             self.fault_of(None)
         except (SchemaError, RecursionError) as error:
             said = error.message if isinstance(error, SchemaError) else "it is nested too deeply"
@@ -75,16 +75,12 @@ class Schema:
             raise self._lost(str(lost.ref)) from None
         return f"{error.json_path}: {error.message}"[:_MAX_SHOWN] if error else None
 
-    def _check_references(self) -> None:
-        resource = DRAFT202012.create_resource(self._schema)
-        resolver = Registry().with_resource("", resource).resolver()
-        for reference in _values(self._schema, "$ref"):
-            if not isinstance(reference, str):
-                continue  # a property of that name
-            try:
-                resolver.lookup(reference)
-            except Unresolvable:
-                raise self._lost(reference) from None
+    def plain(self, prefix: str = "") -> dict[str, Any] | bool:
+        """The schema as the grammars of engines read it; `prefix` is of the names in its `$defs`."""
+        try:
+            return plain(self._schema, prefix)
+        except Unresolvable as lost:
+            raise self._lost(str(lost.ref)) from None
 
     def _lost(self, reference: str) -> InvalidRequest:
         said = reference[:_MAX_SHOWN]
@@ -117,6 +113,47 @@ def _values(value: Any, key: str) -> Iterator[Any]:
     elif isinstance(value, list):
         for inner in value:
             yield from _values(inner, key)
+
+
+def arguments_schema(parameters: Schema, prefix: str = "") -> dict[str, Any]:
+    """The schema of a call's arguments, which are an object, as grammars read it."""
+    said = parameters.plain(prefix)
+    return {"type": "object", **({} if isinstance(said, bool) else said)}
+
+
+def calls_schema(parameters: Mapping[str, Schema], key: str, answer: Schema | None = None) -> dict[str, Any]:
+    """The schema of one call, an object of the tool's name and its arguments, or of an answer in place of a call.
+
+    Args:
+        parameters: the schema of each tool's arguments.
+        key: of the arguments.
+        answer: the schema of the answer, where one may be given.
+    """
+    branches: list[dict[str, Any]] = []
+    definitions: dict[str, Any] = {}
+    for i, (name, schema) in enumerate(parameters.items()):
+        arguments = arguments_schema(schema, f"tool{i}_")
+        definitions |= arguments.pop("$defs", {})
+        properties = {"name": {"type": "string", "enum": [name]}, key: arguments}
+        branches.append({"type": "object", "properties": properties, "required": ["name", key]})
+    if answer:
+        said = answer.plain("answer_")
+        whole = {} if isinstance(said, bool) else said
+        definitions |= whole.pop("$defs", {})
+        branches.append(whole)
+    return {"anyOf": branches} | ({"$defs": definitions} if definitions else {})
+
+
+def field_of(structured: Mapping[str, Any]) -> Literal["response_format", "structured_outputs", "tools"]:
+    """The request's field that a constraint of `Sampling.structured` comes from."""
+    if structured["type"] not in ("json_schema", "json_object"):
+        return "structured_outputs"
+    match structured.get("json_schema", {}).get("name"):
+        case "structured_outputs":
+            return "structured_outputs"
+        case "tool_calls" | "call_or_answer":
+            return "tools"
+    return "response_format"
 
 
 def parse(text: str) -> Any:

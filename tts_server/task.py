@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import strategies
 from strategies.base import Prompt, Sampling, Task
@@ -28,11 +28,11 @@ def refuse_unfit(entry: strategies.Entry, request: SampledRequest) -> None:
 
     if not entry.formed:
         tools = tools_of(request) if isinstance(request, ChatRequest) else None
-        for field, given in (("tools", tools), ("response_format", format_of(request))):
+        for field, given in (("tools", tools), (format_field(request), format_of(request))):
             if given:
                 refuse(field, f"builds its answer of parts and cannot keep to {field}")
     if not entry.whole:
-        for field in ("presence_penalty", "frequency_penalty"):
+        for field in ("presence_penalty", "frequency_penalty", "include_stop_str_in_output"):
             if getattr(request, field):
                 refuse(field, f"draws its answer in parts, each of which would be a beginning to {field}")
         if request.min_tokens and not entry.continues:
@@ -51,8 +51,15 @@ def tools_of(request: ChatRequest) -> Tools | None:
     )
 
 
+def format_field(request: SampledRequest) -> Literal["response_format", "structured_outputs"]:
+    """The field that fixes the answer's form."""
+    return "structured_outputs" if request.structured_outputs else "response_format"
+
+
 def format_of(request: SampledRequest) -> Mapping[str, Any] | None:
-    """The `response_format` that is not text."""
+    """What holds the answer, as `Form.asked` has it; None where it is any text."""
+    if request.structured_outputs:
+        return request.structured_outputs.response_format
     wanted = request.response_format
     if wanted is None or wanted.type == "text":
         return None
@@ -66,33 +73,31 @@ def form_of(request: ChatRequest, service: Service) -> Form | None:
         InvalidRequest: a schema is none.
         UnsupportedParameter: the engine cannot keep the answer to it, or nobody knows how its model calls tools.
     """
-    tools, wanted = tools_of(request), format_of(request)
-    form = form_of_json(wanted, service.engine)
-    if wanted and tools:
+    tools, form = tools_of(request), form_of_answer(request, service.engine)
+    if tools is None:
+        return form
+    if form and form.schema is None and tools.choice == "auto":
         raise UnsupportedParameter(
-            "response_format goes with tools only where tool_choice is 'none': an answer that may be a call cannot be "
-            "kept to it",
-            param="response_format",
+            "structured_outputs goes with tools that may be called only where it is JSON", param="structured_outputs"
         )
-    return form_of_calls(tools, service) if tools else form
+    called = form_of_calls(tools, service)
+    return replace(called, asked=form.asked, schema=form.schema) if form and tools.choice == "auto" else called
 
 
-def form_of_json(response_format: Mapping[str, Any] | None, engine: ServedEngine) -> Form | None:
-    """The form of a JSON answer; None where none is asked for."""
-    if response_format is None:
+def form_of_answer(request: SampledRequest, engine: ServedEngine) -> Form | None:
+    """The form of an answer that is no call; None where the request leaves it open."""
+    asked, field = format_of(request), format_field(request)
+    if asked is None:
         return None
     if not engine.constrains:
-        raise UnsupportedParameter(
-            f"the engine of {engine.model!r} cannot constrain its output", param="response_format"
-        )
-    return Form(schema_of(response_format))
-
-
-def schema_of(response_format: Mapping[str, Any]) -> Schema:
-    """The schema of a JSON answer."""
-    if response_format["type"] == "json_object":
-        return Schema(None, "response_format")
-    return Schema(response_format["json_schema"]["schema"], "response_format.json_schema.schema")
+        raise UnsupportedParameter(f"the engine of {engine.model!r} cannot constrain its output", param=field)
+    schema = None
+    if asked["type"] == "json_object":
+        schema = Schema(None, field)
+    elif asked["type"] == "json_schema":
+        place = "json" if field == "structured_outputs" else "json_schema.schema"
+        schema = Schema(asked["json_schema"]["schema"], f"{field}.{place}")
+    return Form(asked, schema)
 
 
 def form_of_calls(tools: Tools, service: Service) -> Form:
@@ -114,11 +119,12 @@ def form_of_calls(tools: Tools, service: Service) -> Form:
     places = enumerate(tools.tools)
     schemas = {
         tool["function"]["name"]: Schema(
-            tool["function"].get("parameters", {"type": "object"}), f"tools[{i}].function.parameters"
+            tool["function"].get("parameters") or {"type": "object", "properties": {}},
+            f"tools[{i}].function.parameters",
         )
         for i, tool in places
     }
-    return Form(None, tools, schemas, known or HERMES, constrained=not engine.calls_itself)
+    return Form(None, None, tools, schemas, known or HERMES, constrained=not engine.calls_itself)
 
 
 def calls_of(engine: ServedEngine, configured: str) -> CallFormat | None:
@@ -144,7 +150,7 @@ def task_of(request: ChatRequest, form: Form | None, engine: ServedEngine) -> Ta
         replace(
             sampling_of(request),
             logprobs=(request.top_logprobs or 0) if request.logprobs else None,
-            structured=constraint(tools) if tools and not calling else format_of(request),
+            structured=form.structured if form else None,
             calling=as_asked(calling) if calling else None,
             # A call that is constrained is JSON, whatever the model's own way.
             special_tokens=bool(form and tools and tools.choice == "auto" and form.calls.special_tokens),
@@ -171,14 +177,11 @@ def sampling_of(request: SampledRequest) -> Sampling:
         stop_token_ids=tuple(request.stop_token_ids or ()),
         min_tokens=request.min_tokens,
         ignore_eos=bool(request.ignore_eos),
-        structured=format_of(request),
+        include_stop=bool(request.include_stop_str_in_output),
+        bad_words=tuple(request.bad_words or ()),
+        allowed_token_ids=tuple(request.allowed_token_ids or ()),
+        cache_salt=request.cache_salt,
     )
-
-
-def constraint(tools: Tools) -> Mapping[str, Any] | None:
-    """An answer that has to be a call, as a `response_format`."""
-    schema = tools.constraint()
-    return schema and {"type": "json_schema", "json_schema": {"name": "tool_calls", "schema": schema}}
 
 
 def as_asked(tools: Tools) -> Mapping[str, Any]:

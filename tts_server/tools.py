@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from tts_server.call_formats import CallFormat, Tool, names_of
 from tts_server.call_readers import Call, Listed, Named, Reader
-from tts_server.structured import parse
+from tts_server.structured import Schema, arguments_schema, calls_schema, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,35 +27,27 @@ class Tools:
         """The tool that has to be called."""
         return None if isinstance(self.choice, str) else self.choice["function"]["name"]
 
-    def parameters(self, name: str) -> Mapping[str, Any]:
-        """The schema of a tool's arguments."""
-        tool = next(tool for tool in self.tools if tool["function"]["name"] == name)
-        return tool["function"].get("parameters") or {"type": "object", "properties": {}}
+    def constraint(self, parameters: Mapping[str, Schema]) -> Mapping[str, Any] | None:
+        """The schema of an answer that has to be a call: the arguments of the named tool, or a list of calls.
 
-    def constraint(self) -> Mapping[str, Any] | None:
-        """The schema of an answer that has to be a call: the arguments of the named tool, or a list of calls."""
+        Args:
+            parameters: the schema of each tool's arguments.
+        """
         if self.named:
-            return self.parameters(self.named)
+            return arguments_schema(parameters[self.named])
         if self.choice == "auto":
             return None
-        definitions: dict[str, Any] = {}
-        calls = []
-        for name in self.names:
-            schema = dict(self.parameters(name))
-            definitions |= schema.pop("$defs", None) or {}
-            properties = {"name": {"type": "string", "enum": [name]}, "parameters": schema}
-            calls.append({"type": "object", "properties": properties, "required": ["name", "parameters"]})
+        calls = calls_schema(parameters, "parameters")
         most = {} if self.parallel else {"maxItems": 1}
-        items = {"type": "object", "anyOf": calls}
-        listed = {"type": "array", "minItems": 1, **most, "items": items}
-        return listed | ({"$defs": definitions} if definitions else {})
+        listed = {"type": "array", "minItems": 1, **most, "items": {"type": "object", "anyOf": calls["anyOf"]}}
+        return listed | ({"$defs": calls["$defs"]} if "$defs" in calls else {})
 
     def reader(self, form: CallFormat, *, constrained: bool) -> Reader:
         """Reads one answer.
 
         Args:
             form: how the model writes calls.
-            constrained: whether one that had to call has the form that `constraint` gave it.
+            constrained: whether one that has to call has the form that `constraint` gives it.
         """
         if constrained and self.named:
             return Named(self.named)

@@ -26,14 +26,16 @@ class Voice:
     Args:
         form: in which its answer is read; in words if not given.
         logprobs: whether the client asked for them; those of the thought are none of the answer's.
+        thoughts: whether the client wants to read them.
     """
 
-    def __init__(self, form: Form | None, *, logprobs: bool) -> None:
+    def __init__(self, form: Form | None, *, logprobs: bool, thoughts: bool = True) -> None:
         self.calls = False
         """Whether a tool is called."""
         self._splitter = Splitter()
         self._reader: Reader = form.reader() if form else Plain()
         self._logprobs = logprobs
+        self._thoughts = thoughts
         self._first: tuple[TokenLogprob, ...] = ()
 
     def hear(self, chunk: Chunk) -> Iterator[Said]:
@@ -44,7 +46,7 @@ class Voice:
                 return
         thinking = self._splitter.thinking
         thought, answer = self._splitter.push(chunk.text)
-        if thought:
+        if thought and self._thoughts:
             yield reasoning(thought)
         deltas = [self._delta(piece) for piece in self._reader.push(answer)]
         logprobs = self._told(chunk, answer=bool(answer) or not (thinking or self._splitter.thinking))
@@ -57,7 +59,7 @@ class Voice:
     def end(self) -> Iterator[Said]:
         """What was held back."""
         thought, answer = self._splitter.end()
-        if thought:
+        if thought and self._thoughts:
             yield reasoning(thought)
         deltas = [self._delta(piece) for piece in (*self._reader.push(answer), *self._reader.end())]
         if self._first and not deltas:

@@ -98,6 +98,31 @@ def test_an_agent_answers_in_a_type(url: str) -> None:
     assert isinstance(result.final_output, Forecast)
 
 
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_agent_calls_its_tool_and_answers_in_a_type(url: str, model: str, streamed: bool) -> None:
+    world = World(url, model, output_type=Forecast)
+
+    async def work(agent: Any) -> Any:
+        if not streamed:
+            return (await agents.Runner.run(agent, "Use get_weather for me.")).final_output
+        result = agents.Runner.run_streamed(agent, "Use get_weather for me.")
+        async for _ in result.stream_events():
+            pass
+        return result.final_output
+
+    assert isinstance(world.run(work), Forecast)
+    assert len(world.cities) == 1
+
+
+def test_an_agent_does_so_by_chats_too(url: str) -> None:
+    world = World(url, "fake", output_type=Forecast)
+    world.agent.model = agents.OpenAIChatCompletionsModel("fake", world.client)
+    result = world.run(lambda agent: agents.Runner.run(agent, "Use get_weather for me."))
+    assert isinstance(result.final_output, Forecast)
+    assert len(world.cities) == 1
+
+
 def test_an_agent_learns_what_was_refused(url: str) -> None:
     world = World(url, "fake", model_settings=agents.ModelSettings(store=True))
     with pytest.raises(openai.BadRequestError, match="store"):

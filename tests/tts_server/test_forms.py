@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from prm import FakePRM
 from strategies.base import Reading
 from tts_server.call_formats import Tool, names_of
 from tts_server.call_readers import Piece, Reader
+from tts_server.config import Settings
 from tts_server.engines.fake import FakeEngine, FakeRequest
 from tts_server.forms import Form
 from tts_server.structured import Schema
@@ -337,6 +338,9 @@ class Arrows:
     def is_broken(self, content: str) -> bool:
         return "->" in content
 
+    def call_or_answer(self, parameters: Mapping[str, Schema], answer: Schema, *, parallel: bool) -> None:
+        """It has no grammar."""
+
     def push(self, text: str) -> Iterator[Piece]:
         self._text += text
         return iter(())
@@ -399,12 +403,111 @@ def test_what_the_engine_cannot_do_is_refused(engine: type[FakeEngine], fields: 
 
 
 def test_a_reading_says_what_is_wrong() -> None:
-    form = Form(Schema(INTEGER, "f"))
+    form = Form(JSON["response_format"], Schema(INTEGER, "f"))
     assert form.read('{"x": 1}') == Reading('{"x":1}')
     wrong = form.read("{")
     assert wrong
     assert wrong.fault
     assert wrong.fault.startswith("it is not JSON (")
-    must = Form(None, Tools((tool("add"),), "required"), {"add": Schema(INTEGER, "f")})
+    must = Form(tools=Tools((tool("add"),), "required"), parameters={"add": Schema(INTEGER, "f")})
     assert must.read("[]") == Reading(None, "it calls no tool")
-    assert Form(None, Tools((tool("add"),)), {"add": Schema(INTEGER, "f")}).read("plain") is None
+    assert Form(tools=Tools((tool("add"),)), parameters={"add": Schema(INTEGER, "f")}).read("plain") is None
+    choice = Form({"type": "choice", "choice": ["yes", "no"]})
+    assert choice.read("<think>Hm.</think> yes") == Reading("yes")
+    assert choice.read("maybe") == Reading(None, "it is none of the choices")
+    assert Form({"type": "regex", "regex": "[0-9]+"}).read("12") == Reading("12")
+    assert Form({"type": "structural_tag", "format": {}}).read("In words.") is None
+
+
+BOTH = TOOLS | JSON
+
+
+def test_with_tools_and_a_format_an_answer_is_a_call_or_in_the_format() -> None:
+    texts = [call("add", '{"x": 1}'), '{"x": 4}', "In words.", '{"x": "4"}', '{ "x": 4.0 }', call("find", '{"x": "2"}')]
+
+    async def main() -> None:
+        plain, _ = await both(saying(*texts), **BOTH, **search("self_consistency", 6))
+        assert plain["choices"][0]["message"]["content"] == '{"x": 4}'
+        assert plain["choices"][0]["finish_reason"] == "stop"
+        made = '[{"arguments":{"x":1},"name":"add"}]'
+        assert [c["answer"] for c in plain["tts"]["candidates"]] == [made, '{"x":4}', None, None, '{"x":4}', None]
+        plain, _ = await both(saying(*texts[:1]), **BOTH)
+        (said,) = plain["choices"]
+        assert said["finish_reason"] == "tool_calls"
+        assert said["message"]["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"x": 1}'}
+
+    asyncio.run(main())
+
+
+def test_the_engine_is_held_to_a_call_or_an_answer() -> None:
+    asked: list[Any] = []
+
+    def say(request: FakeRequest) -> str:
+        asked.append(request.sampling.structured)
+        return '{"x": 1}'
+
+    async def structured(engine: FakeEngine, settings: Settings | None = None, **fields: Any) -> Any:
+        asked.clear()
+        async with serving(engine, settings=settings) as client:
+            response = await ask(client, **BOTH, **fields)
+            assert response.status_code == 200, response.text
+        return asked[0]
+
+    async def main() -> None:
+        hermes = await structured(FakeEngine(say))
+        answer, calls = hermes["format"]["elements"]
+        assert (hermes["type"], answer["json_schema"]) == ("structural_tag", INTEGER)
+        begins = [tag["begin"] for tag in calls["tags"]]
+        assert begins == [f'<tool_call>\n{{"name": "{name}", "arguments": ' for name in ("add", "find")]
+        assert [tag["content"]["json_schema"] for tag in calls["tags"]] == [INTEGER, INTEGER]
+        assert not calls["stop_after_first"]
+        alone = await structured(FakeEngine(say), parallel_tool_calls=False)
+        assert alone["format"]["elements"][1]["stop_after_first"]
+        llama = await structured(FakeEngine(say), Settings(tool_parser="llama3_json"))
+        branches = llama["json_schema"]["schema"]["anyOf"]
+        assert branches[-1] == INTEGER
+        assert [branch["properties"]["name"]["enum"] for branch in branches[:-1]] == [["add"], ["find"]]
+        assert await structured(Foreign(say)) is None
+        must = await structured(FakeEngine(say), tool_choice="required")
+        assert must["json_schema"]["name"] == "tool_calls"
+        assert await structured(FakeEngine(say), tool_choice="none") == JSON["response_format"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("strategy", FORMED)
+@pytest.mark.parametrize(("question", "calls"), [("Use find for me.", True), ("What is it?", False)])
+def test_a_call_or_an_answer_comes_under_every_strategy(strategy: str, question: str, calls: bool) -> None:
+    async def main() -> None:
+        asked = {} if strategy == "single" else {"n": 4}
+        messages = [{"role": "user", "content": question}]
+        plain, _ = await both(FakeEngine(), **BOTH, messages=messages, tts={"strategy": strategy, **asked})
+        message = plain["choices"][0]["message"]
+        if calls:
+            assert message["tool_calls"][0]["function"]["name"] == "find"
+        else:
+            assert json.loads(message["content"]).keys() == {"x"}
+            assert "tool_calls" not in message
+
+    asyncio.run(main())
+
+
+def item(key: str, kind: str, where: str = "$defs") -> dict[str, Any]:
+    definition = {"type": "object", "properties": {key: {"type": kind}}, "required": [key]}
+    return {"properties": {"item": {"$ref": f"#/{where}/Item"}}, "required": ["item"], where: {"Item": definition}}
+
+
+@pytest.mark.parametrize("where", ["$defs", "definitions"])
+@pytest.mark.parametrize("seed", range(4))
+def test_each_tool_is_called_with_its_own_fields(where: str, seed: int) -> None:
+    fields = {"ship": ("sku", "string"), "bill": ("cents", "integer")}
+    tools = [tool(name, item(*own, where)) for name, own in fields.items()]
+
+    async def main() -> None:
+        async with serving() as client:
+            for choice in ("required", {"type": "function", "function": {"name": "bill"}}):
+                said = (await ask(client, tools=tools, tool_choice=choice, seed=seed)).json()["choices"][0]
+                function = said["message"]["tool_calls"][0]["function"]
+                assert json.loads(function["arguments"])["item"].keys() == {fields[function["name"]][0]}
+
+    asyncio.run(main())

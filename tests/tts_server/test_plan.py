@@ -42,6 +42,11 @@ REACH: dict[str, tuple[Any, Check]] = {
     "logprobs": (True, lambda p, s, n: s.logprobs is not None),
     "top_logprobs": (3, lambda p, s, n: s.logprobs is not None and s.logprobs >= 3),
     "response_format": (SCHEMA, lambda p, s, n: s.structured == SCHEMA),
+    "structured_outputs": ({"choice": ["a"]}, lambda p, s, n: s.structured == {"type": "choice", "choice": ["a"]}),
+    "include_stop_str_in_output": (True, lambda p, s, n: s.include_stop),
+    "bad_words": (["x"], lambda p, s, n: s.bad_words == ("x",)),
+    "allowed_token_ids": ([353], lambda p, s, n: s.allowed_token_ids == (353,)),
+    "cache_salt": ("salt", lambda p, s, n: s.cache_salt == "salt"),
     "logit_bias": ({"5": -100}, lambda p, s, n: s.logit_bias == {5: -100}),
     "top_k": (11, lambda p, s, n: s.top_k == 11),
     "min_p": (0.1, lambda p, s, n: s.min_p == 0.1),
@@ -62,8 +67,8 @@ NEEDS: dict[str, dict[str, Any]] = {
     "parallel_tool_calls": {"tools": [TOOL], "tool_choice": "required"},
 }
 TOOLS = {"tools", "tool_choice", "parallel_tool_calls"}
-NOT_THE_ENGINE_S = {"model", "tts", "reasoning_effort", "stream", "stream_options"}
-REFUSED = {"functions", "function_call", "audio", "modalities", "prediction", "web_search_options"}
+NOT_THE_ENGINE_S = {"model", "tts", "reasoning_effort", "include_reasoning", "stream", "stream_options"}
+REFUSED = {"modalities"}
 
 CALLED = {"name": "find", "arguments": "{}"}
 
@@ -84,7 +89,8 @@ class Recording(FakeEngine):
     async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
         chat = next((p for ids, p in self._prompts.items() if prompt.token_ids[: len(ids)] == ids), prompt)
         self.calls.append((chat, sampling, n))
-        async with aclosing(super().generate(prompt, replace(sampling, structured=None), n)) as chunks:
+        plain: dict[str, Any] = {"structured": None, "bad_words": (), "allowed_token_ids": ()}
+        async with aclosing(super().generate(prompt, replace(sampling, **plain), n)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -118,8 +124,9 @@ def test_sampling_strategies_refuse_nothing(strategy: str) -> None:
     async def main() -> None:
         engine = Recording()
         async with serving(engine, [FakePRM()]) as client:
-            # A JSON answer and one that may be a call exclude each other.
-            sent = {field: value for field, (value, _) in REACH.items() if field not in TOOLS}
+            # A choice goes neither with JSON nor with tools, a reward model with no salt.
+            left_out = TOOLS | {"structured_outputs", "cache_salt"}
+            sent = {field: value for field, (value, _) in REACH.items() if field not in left_out}
             everything: dict[str, Any] = sent | {"temperature": 0}
             response = await ask(client, **everything, tts={"strategy": strategy})
             assert response.status_code == 200, response.text

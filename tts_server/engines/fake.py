@@ -118,7 +118,7 @@ class FakeEngine:
         prompt_tokens = len(prompt_ids)
         if prompt_tokens >= self._limit:
             raise ContextTooLong(prompt_tokens, self._limit)
-        check_bias(sampling)
+        check(sampling)
         room = min(sampling.max_tokens or self._limit, self._limit - prompt_tokens)
         seed = sampling.seed if sampling.seed is not None else self._rng.getrandbits(64)
         tools = tuple(prompt.template.get("tools") or ())
@@ -241,8 +241,14 @@ def limited(text: str, sampling: Sampling, room: int) -> tuple[list[str], str | 
     return pieces(text) if stop is not None else said[:ended], stop
 
 
-def check_bias(sampling: Sampling) -> None:
-    """Raises Refused where a token that is to be the only one is none."""
+def check(sampling: Sampling) -> None:
+    """Raises Refused for what the script does not look at, and where a token that is to be the only one is none."""
+    for field in ("bad_words", "allowed_token_ids"):
+        if getattr(sampling, field):
+            raise Refused(f"the fake engine does not look at {field}", field)
+    kind = (sampling.structured or {}).get("type")
+    if kind in ("regex", "grammar"):
+        raise Refused(f"the fake engine knows no {kind}; it keeps JSON and choices", "structured_outputs")
     try:
         decode([token for token, value in (sampling.logit_bias or {}).items() if value >= _BIAS])
     except UnicodeDecodeError as error:

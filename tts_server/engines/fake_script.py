@@ -56,16 +56,23 @@ def default_script(request: FakeRequest) -> FakeReply:
         labels = [decode((token,)) for token in request.sampling.logprob_token_ids] or ["Yes", "No"]
         rivals = dict(zip(labels, (sure, 1 - sure), strict=False))
         return FakeReply(max(rivals, key=rivals.__getitem__), rivals)
-    if request.sampling.structured:
-        return FakeReply(json.dumps(instance(schema_in(request.sampling.structured), request.rng)))
-    if called := [tool for tool in request.tools if tool["function"]["name"] in said]:
-        return FakeReply("".join(map(_call, called)))
+    structured = request.sampling.structured
+    called = [tool for tool in request.tools if tool["function"]["name"] in said]
+    if called and (structured is None or structured["type"] == "structural_tag"):
+        return FakeReply("\n".join(map(_call, called)))
+    if structured and structured["type"] == "choice":
+        return FakeReply(request.rng.choice(structured["choice"]))
+    if structured:
+        return FakeReply(json.dumps(instance(schema_in(structured), request.rng)))
     guess = len(said) % 10 if request.rng.random() < 0.6 else request.rng.randrange(10)
     return FakeReply(f"You said: {said[:200]}\n\nI think about it for a while.\n\nThe answer is \\boxed{{{guess}}}.")
 
 
 def schema_in(response_format: Mapping[str, Any]) -> Any:
-    """The schema of OpenAI's `response_format`."""
+    """The schema of OpenAI's `response_format`, or the first one among the elements of a structural tag."""
+    for element in response_format.get("format", {}).get("elements", ()):
+        if "json_schema" in element:
+            return element["json_schema"]
     schema = response_format.get("json_schema", {}).get("schema")
     return {"type": "object"} if schema is None else schema
 

@@ -1,5 +1,6 @@
 """OpenAI's wire format both ways: sampling to request fields, stream frames to chunks. Pure; knows no HTTP."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -21,8 +22,13 @@ _EXTRAS: Mapping[str, tuple[Any, ...]] = {
     "stop_token_ids": ((),),
     "include_stop": (False,),
     "logprob_token_ids": ((),),
+    "bad_words": ((),),
+    "allowed_token_ids": ((),),
+    "cache_salt": (None,),
 }
 """vLLM's additions to OpenAI's fields, each with the values that ask for nothing."""
+_WIRE_NAMES = {"include_stop": "include_stop_str_in_output"}
+_RESPONSE_FORMATS = ("json_schema", "json_object")
 _PLAIN_TEMPLATE = {"add_generation_prompt": True, "continue_final_message": False}
 _ENDLESS = ("", "null", "none", "finish_reason_unspecified")
 """What some servers say where nothing has ended."""
@@ -101,8 +107,7 @@ def completion_fields(sampling: Sampling, abilities: Abilities, room: int) -> di
     fields["return_token_ids"] = True
     asked = (name for name, neutral in _EXTRAS.items() if getattr(sampling, name) not in neutral)
     fields |= {name: getattr(sampling, name) for name in asked}
-    if fields.pop("include_stop", False):
-        fields["include_stop_str_in_output"] = True
+    fields = {_WIRE_NAMES.get(name, name): value for name, value in fields.items()}
     if sampling.logprobs is not None:
         _require(abilities.logprobs, "logprobs")
         fields["logprobs"] = sampling.logprobs
@@ -130,7 +135,8 @@ def chat_fields(prompt: Prompt, sampling: Sampling, abilities: Abilities) -> dic
         known = name == "tools" or (name in _PLAIN_TEMPLATE and value == _PLAIN_TEMPLATE[name])
         _require(known, name if name in _PLAIN_TEMPLATE else "chat_template_kwargs")
     for name, neutral in _EXTRAS.items():
-        _require(getattr(sampling, name) in neutral, name)
+        _require(getattr(sampling, name) in neutral, _WIRE_NAMES.get(name, name))
+    _require(sampling.structured is None or sampling.structured["type"] in _RESPONSE_FORMATS, "structured_outputs")
     _require(sampling.prompt_logprobs is None, "echo")
     fields = _shared_fields(sampling, abilities) | {"messages": prompt.messages} | dict(sampling.calling or {})
     if sampling.max_tokens is not None:
@@ -148,8 +154,13 @@ def _shared_fields(sampling: Sampling, abilities: Abilities) -> dict[str, Any]:
             fields[name] = value
     if sampling.stop:
         fields["stop"] = sampling.stop
-    if sampling.structured is not None:
-        fields["response_format"] = sampling.structured
+    if structured := sampling.structured:
+        kind = structured["type"]
+        if kind in _RESPONSE_FORMATS:
+            fields["response_format"] = structured
+        else:
+            tag = {"structural_tag": json.dumps(structured)}
+            fields["structured_outputs"] = tag if kind == "structural_tag" else {kind: structured[kind]}
     if options := abilities.stream_options:
         fields["stream_options"] = options
     return fields

@@ -62,6 +62,9 @@ class Sampler:
 
     def _bias(self, logits: "Tensor") -> "Tensor":
         s = self._sampling
+        if s.allowed_token_ids:
+            allowed = _index(logits, list(s.allowed_token_ids))
+            logits = logits.new_full(logits.shape, float("-inf")).index_copy(1, allowed, logits[:, allowed])
         if self._ends and s.min_tokens and len(self._drawn[0]) < s.min_tokens:
             logits = logits.index_fill(1, _index(logits, self._ends), float("-inf"))
         if s.logit_bias:

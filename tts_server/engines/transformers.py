@@ -18,6 +18,7 @@ from tts_server.engines.decoding import Decoder
 from tts_server.engines.raw_output import captured
 from tts_server.engines.tokenizer import LocalTokenizer
 from tts_server.errors import ContextTooLong, EngineUnavailable, InvalidRequest
+from tts_server.structured import field_of
 
 
 class TransformersEngine:
@@ -94,7 +95,9 @@ class TransformersEngine:
 
     async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
         if sampling.structured is not None:
-            raise Refused("The transformers engine cannot constrain its output to a schema.", "response_format")
+            raise Refused("The transformers engine cannot constrain its output.", field_of(sampling.structured))
+        if sampling.bad_words:
+            raise Refused("The transformers engine cannot keep words out.", "bad_words")
         prompt_ids = await self.encode(prompt)
         decoder = self._ready().decoder
         _check(prompt_ids, sampling, decoder)
@@ -200,6 +203,7 @@ def _check(prompt_ids: TokenIds, sampling: Sampling, decoder: Decoder) -> None:
         "logit_bias": sampling.logit_bias or (),
         "logprob_token_ids": sampling.logprob_token_ids,
         "stop_token_ids": sampling.stop_token_ids,
+        "allowed_token_ids": sampling.allowed_token_ids,
     }
     for param, ids in fields.items():
         if unknown := [token for token in ids if not 0 <= token < decoder.vocabulary]:

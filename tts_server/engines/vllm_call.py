@@ -31,13 +31,15 @@ class Call:
     async def begin(self, token_ids: TokenIds, n: int) -> None:
         try:
             for index in range(n):
-                prompt = {"type": "token", "prompt_token_ids": list(token_ids)}
+                prompt: dict[str, Any] = {"type": "token", "prompt_token_ids": list(token_ids)}
+                if self._sampling.cache_salt:
+                    prompt["cache_salt"] = self._sampling.cache_salt
                 params = vllm_wire.with_seed(self._params, self._sampling.seed, index)
                 queue = await self.llm.add_request(self._id, prompt, params, lora_request=self._lora)
                 queue.ready = self.wakeup
                 self.growing[index] = queue
         except vllm_wire.client_errors() as error:
-            raise vllm_wire.refusal(error) from error
+            raise vllm_wire.refusal(error, self._sampling.structured) from error
         self.wakeup.set()  # what came before the queues shared it
 
     def drain(self) -> list[Chunk]:

@@ -152,6 +152,7 @@ def _ctrl_c_is_ours() -> Iterator[None]:
 def _built(model_path: str, max_model_len: int | None, extra: dict[str, Any]) -> Any:
     with installed():
         import vllm  # noqa: PLC0415
+        from vllm.config import StructuredOutputsConfig  # noqa: PLC0415
         from vllm.platforms import current_platform  # noqa: PLC0415
         from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415
     _tell_version(vllm.__version__)
@@ -162,6 +163,8 @@ def _built(model_path: str, max_model_len: int | None, extra: dict[str, Any]) ->
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     arguments |= {"model": model_path, "enable_prefix_caching": True}
     arguments |= {"disable_log_stats": True, "use_tqdm_on_load": False}
+    # An engine has one backend of grammars. Left to vLLM, the first request would choose it for all that follow.
+    arguments["structured_outputs_config"] = StructuredOutputsConfig(backend="xgrammar")
     if max_model_len is not None:
         arguments["max_model_len"] = max_model_len
     return AsyncLLM.from_engine_args(vllm.AsyncEngineArgs(**arguments | extra))

@@ -5,13 +5,14 @@ They are asked for whole answers: what a model that was given tools says is told
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tts_server.call_formats import Tool, names_of
 from tts_server.call_readers import Call, Piece, Reader
 from tts_server.engines.vllm_host import installed, prepare_environment
 from tts_server.errors import EngineUnavailable
+from tts_server.structured import Schema
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,9 @@ class VLLMFormat:
     def is_broken(self, content: str) -> bool:
         # Of what a model says, only its calls are written with tokens that were added to its vocabulary.
         return any(mark in content for mark in self._marks) or bool(self._calls_in(content, [_ANY])[0])
+
+    def call_or_answer(self, parameters: Mapping[str, Schema], answer: Schema, *, parallel: bool) -> None:
+        """Its calls have no grammar here."""
 
     def pieces(self, text: str, tools: Sequence[Tool]) -> Iterator[Piece]:
         """A whole answer: its content and its calls, or content alone where a call is none of these tools'."""

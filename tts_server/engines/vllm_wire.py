@@ -1,11 +1,13 @@
 """Between this server's words and vLLM's: sampling parameters in, deltas and refusals out."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from strategies.base import Chunk, FinishReason, Sampling, TokenLogprob
 from tts_server.errors import APIError, InvalidRequest, UnsupportedParameter
+from tts_server.structured import field_of
 
 _SAME_NAME = (
     "temperature",
@@ -17,7 +19,21 @@ _SAME_NAME = (
     "repetition_penalty",
     "min_tokens",
 )
-_PARAMS = (*_SAME_NAME, "max_tokens", "logit_bias", "logprobs", "logprob_token_ids", "stop_token_ids", "stop", "seed")
+_PARAMS = (
+    *_SAME_NAME,
+    "allowed_token_ids",
+    "bad_words",
+    "max_tokens",
+    "logit_bias",
+    "logprobs",
+    "logprob_token_ids",
+    "stop_token_ids",
+    "stop",
+    "seed",
+)
+
+
+_FORM_WORDS = ("grammar", "schema", "structur", "regex", "choice")
 
 
 def sampling_params(sampling: Sampling, defaults: Mapping[str, Any], room: int) -> Any:
@@ -44,6 +60,8 @@ def sampling_params(sampling: Sampling, defaults: Mapping[str, Any], room: int) 
             max_tokens=room if sampling.max_tokens is None else min(sampling.max_tokens, room),
             stop=list(sampling.stop),
             include_stop_str_in_output=sampling.include_stop,
+            bad_words=list(sampling.bad_words) or None,
+            allowed_token_ids=list(sampling.allowed_token_ids) or None,
             stop_token_ids=list(sampling.stop_token_ids),
             ignore_eos=sampling.ignore_eos,
             logit_bias=dict(sampling.logit_bias) if sampling.logit_bias else None,
@@ -55,7 +73,7 @@ def sampling_params(sampling: Sampling, defaults: Mapping[str, Any], room: int) 
             output_kind=RequestOutputKind.DELTA,
         )
     except client_errors() as error:
-        raise refusal(error) from error
+        raise refusal(error, sampling.structured) from error
 
 
 def with_seed(params: Any, seed: int | None, index: int) -> Any:
@@ -74,12 +92,12 @@ def client_errors() -> tuple[type[Exception], ...]:
     return (VLLMClientError, ValueError, TypeError)
 
 
-def refusal(error: Exception) -> InvalidRequest:
+def refusal(error: Exception, structured: Mapping[str, Any] | None = None) -> InvalidRequest:
     """The client's view of what vLLM refused, with the field's name if it can be told."""
     message = str(error)
     param = getattr(error, "parameter", None) or next((name for name in _PARAMS if name in message), None)
-    if param is None and any(word in message.lower() for word in ("grammar", "schema", "structured")):
-        param = "response_format"
+    if param is None and structured and any(word in message.lower() for word in _FORM_WORDS):
+        param = field_of(structured)
     return InvalidRequest(message, param=param)
 
 
@@ -99,8 +117,15 @@ def chunk(index: int, output: Any, sampling: Sampling, *, first: bool) -> Chunk:
         cached_tokens=output.num_cached_tokens or 0 if first else 0,
         finish_reason=reason,
         stop=stop,
-        error=APIError(f"vLLM ended this sample with {delta.finish_reason!r}.") if reason == "error" else None,
+        error=_failure(delta.finish_reason, sampling) if reason == "error" else None,
     )
+
+
+def _failure(finish_reason: str, sampling: Sampling) -> APIError:
+    if sampling.structured:
+        # vLLM makes grammars in its other process, where one that cannot be made ends its request.
+        return InvalidRequest("The engine cannot keep the answer to this form.", param=field_of(sampling.structured))
+    return APIError(f"vLLM ended this sample with {finish_reason!r}.")
 
 
 def _ending(finish_reason: str | None, stop_reason: str | int | None) -> tuple[FinishReason | None, str | None]:
@@ -143,7 +168,7 @@ def _logprob(token_id: int, entry: Any) -> TokenLogprob:
 
 
 def _structured(response_format: Mapping[str, Any] | None) -> Any:
-    """OpenAI's `response_format` as a constraint on decoding."""
+    """`Sampling.structured` as a constraint on decoding."""
     from vllm.sampling_params import StructuredOutputsParams  # noqa: PLC0415
 
     match response_format:
@@ -153,6 +178,10 @@ def _structured(response_format: Mapping[str, Any] | None) -> Any:
             return StructuredOutputsParams(json_object=True)
         case {"type": "json_schema", "json_schema": {"schema": Mapping() as schema}}:
             return StructuredOutputsParams(json=dict(schema))
+        case {"type": "structural_tag"}:
+            return StructuredOutputsParams(structural_tag=json.dumps(response_format))
+        case {"type": "choice" | "regex" | "grammar" as kind}:
+            return StructuredOutputsParams(**{kind: response_format[kind]})
         case _:
             raise UnsupportedParameter(
                 "response_format must be of type 'text', 'json_object', or 'json_schema' with a schema.",

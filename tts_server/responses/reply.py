@@ -39,7 +39,8 @@ class ResponseAnswer:
 
     def __post_init__(self) -> None:
         self._output = Output(encrypted=ENCRYPTED in (self.request.include or ()))
-        self._voice = Voice(self.envelope.form, logprobs=self.envelope.logprobs)
+        envelope = self.envelope
+        self._voice = Voice(envelope.form, logprobs=envelope.logprobs, thoughts=envelope.include_reasoning)
 
     @property
     def plans(self) -> Sequence[Plan]:
@@ -100,7 +101,7 @@ class ResponseAnswer:
             self._begun = True
             yield self._stage("in_progress")
         match event:
-            case Progress(text):
+            case Progress(text) if self.envelope.include_reasoning:
                 yield from self._output.progress(text + "\n")
             case Delta(chunk):
                 self._streamed = True

@@ -23,6 +23,7 @@ async def chat(request: Request, body: ChatRequest) -> Response:
         form=planned.form,
         logprobs=bool(body.logprobs),
         return_candidates=bool(body.tts and body.tts.return_candidates),
+        include_reasoning=body.include_reasoning is not False,
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
         continuous_usage=bool(body.stream_options and body.stream_options.continuous_usage_stats),
     )

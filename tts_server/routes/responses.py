@@ -27,6 +27,7 @@ async def respond(request: Request, body: ResponsesRequest) -> Response:
         form=planned.form,
         logprobs=body.logprobs,
         return_candidates=bool(body.tts and body.tts.return_candidates),
+        include_reasoning=body.include_reasoning is not False,
         id=f"resp_{unique()}",
     )
     return Reply(ResponseAnswer(planned, envelope, body), bool(body.stream))

@@ -71,7 +71,7 @@ def test_words_before_a_call_stay_content(tokenizer: Any) -> None:
 
 
 def test_what_cannot_be_read_and_what_calls_nobody_is_content_without_a_vote(tokenizer: Any) -> None:
-    form = Form(None, Tools(TOOLS), {"add": Schema(POINT, "p")}, VLLMFormat("granite4", tokenizer))
+    form = Form(None, None, Tools(TOOLS), {"add": Schema(POINT, "p")}, VLLMFormat("granite4", tokenizer))
     for text in (
         '<tool_call>{"name": "add", "argum',
         JSON.join(("<tool_call>", "</tool_call>")).replace("add", "sub"),
