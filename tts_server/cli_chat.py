@@ -131,7 +131,7 @@ def converse(talk: Talk) -> None:
     while True:
         try:
             question = line("> ")
-        except EOFError:
+        except (EOFError, KeyboardInterrupt):
             err.print()
             return
         if not question.strip():
@@ -190,10 +190,10 @@ def sentence(error: "TTSError") -> str:
 
 
 def cancelled() -> typer.Exit:
-    """One line, on a line of its own."""
+    """One line; the connection is closed, and with it the server ends the search."""
     if sys.stdout.isatty():
         typer.echo()
-    err.print("cancelled: the server stops the search", style="yellow")
+    err.print("cancelled", style="yellow")
     return typer.Exit(130)
 
 
