@@ -24,6 +24,7 @@ from bench.policy_report import report_of, write_report
 from bench.policy_trial import HeldOut, held_out
 from bench.records import RecordError, records_of
 from bench.stored import Stored, load
+from bench.tables import show
 from bench.trials import PILOT, Setting, trials
 from prm import AGGREGATIONS, Aggregation
 from strategies import policy as policies
@@ -76,8 +77,9 @@ def command(
         raise typer.Exit(1) from None
     console = Console()
     for title, sheet in told.sheets.items():
-        console.print(sheet.rich(title))
-    console.print(f"{out}: {len(done.policy.cells)} cells", markup=False, highlight=False)
+        show(console, title, sheet)
+    console.print(f"{out}: {len(done.policy.cells)} cells", markup=False, highlight=False, soft_wrap=True)
+    console.print(told.conclusion, markup=False, highlight=False, soft_wrap=True)
 
 
 def calibrated(

@@ -94,6 +94,19 @@ def mcnemar(ones: Sequence[bool], others: Sequence[bool]) -> McNemar:
     return McNemar(only_one, only_other, min(1.0, 2 * tail / 2**differing))
 
 
+def sign_flips(ones: Sequence[float], others: Sequence[float], *, seed: int = 0) -> float:
+    """The two-sided p of the paired randomisation test, which McNemar's is where all values are 0 or 1.
+
+    Raises:
+        ValueError: they are not equally long.
+    """
+    gaps = np.array([a - b for a, b in zip(ones, others, strict=True) if a != b])
+    signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(RESAMPLES, len(gaps)))
+    # What rounding tells apart is as far off.
+    reached = np.abs(signs @ gaps) >= abs(gaps.sum()) - 1e-9
+    return float((reached.sum() + 1) / (RESAMPLES + 1))
+
+
 def holm(ps: Sequence[float]) -> list[float]:
     """The p values adjusted for being several (Holm 1979); order kept."""
     adjusted, floor = [0.0] * len(ps), 0.0

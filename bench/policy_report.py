@@ -31,6 +31,7 @@ BINS = ("hard", "medium", "easy")
 class PolicyReport(NamedTuple):
     """What is printed and written."""
 
+    conclusion: str
     sheets: Mapping[str, Sheet]
     notes: Sequence[str]
     pictures: Mapping[str, bytes]
@@ -38,6 +39,7 @@ class PolicyReport(NamedTuple):
 
     def markdown(self, command: str) -> str:
         lines = ["# Calibration of compute_optimal", "", f"    {command}", ""]
+        lines += [f"**{self.conclusion}**", ""]
         lines += [f"{machine()}; {versions('tts-server', 'scikit-learn', 'numpy')}.", ""]
         lines += [f"- {note}" for note in self.notes]
         for title, sheet in self.sheets.items():
@@ -74,7 +76,37 @@ def report_of(held: HeldOut, fitted: Fitted, runs: Sequence[Path], *, seed: int 
         "On unseen problems, a budget for each question": each_sheet(held, best),
     }
     pictures = {"reliability.png": reliability_diagram(groups), "frontier.png": _frontier(held, found)}
-    return PolicyReport(sheets, notes, pictures)
+    return PolicyReport(conclusion(held, best), sheets, notes, pictures)
+
+
+def conclusion(held: HeldOut, found: Sequence[Contest]) -> str:
+    """Whether the policy is worth serving: against arms alone with as many tokens, on problems that it has not seen.
+
+    Args:
+        held: what it was judged on.
+        found: its contests with the arms that no other beats.
+    """
+    if not found:
+        return "This policy's pilots cost more than any arm alone that no other beats: do not serve it."
+    worst = min(found, key=lambda contest: contest.gap.high)
+    best = max(found, key=lambda contest: contest.gap.low)
+    if worst.gap.high < 0:
+        return f"This policy is worse than {_arm(held, worst)}: do not serve it. {_measured(worst)}"
+    if best.gap.low > 0:
+        return f"This policy is better than {_arm(held, best)}, and worse than no arm: serve it. {_measured(best)}"
+    near = max(found, key=lambda contest: contest.alone.accuracy)
+    told = "is not shown to be better or worse than"
+    return f"This policy {told} {_arm(held, near)}: nothing speaks for serving it. {_measured(near)}"
+
+
+def _arm(held: HeldOut, contest: Contest) -> str:
+    return held.trials.arms[contest.arm].label
+
+
+def _measured(contest: Contest) -> str:
+    return (
+        f"With as many tokens, {count(contest.alone.tokens)} a question, its accuracy differs by {contest.gap} points."
+    )
 
 
 def write_report(report: PolicyReport, directory: Path, command: str) -> None:

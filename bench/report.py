@@ -19,7 +19,8 @@ from bench.plots import COLOURS
 from bench.records import RecordError
 from bench.report_cards import dispute
 from bench.report_data import Run, disputed, read_runs
-from bench.report_sections import Section, sections
+from bench.report_sections import Findings, findings
+from bench.tables import show
 
 IN_SHORT = ("run", "accuracy, %", "95 % interval", "generated tokens", "seconds", "frontier")
 """Columns that a terminal has room for."""
@@ -44,20 +45,22 @@ def command(
             parameters=parameters,
             prm_parameters=prm_parameters,
         )
-        parts = sections(found)
-        write(out, title, found, parts, problems)
+        told = findings(found)
+        write(out, title, found, told, problems)
     except (RecordError, OSError, RuntimeError) as error:
         err.print(f"error: {error}", style="red", markup=False, highlight=False)
         raise typer.Exit(1) from None
     console = Console()
-    for part in parts[:1]:
-        console.print(part.sheet.only(IN_SHORT).rich(part.title))
+    for sentence in told.conclusion:
+        console.print(sentence, markup=False, highlight=False)
+    for part in told.parts[:1]:
+        show(console, part.title, part.sheet.only(IN_SHORT))
         for note in part.notes:
             console.print(note, markup=False, highlight=False)
     console.print(f"written: {out / 'index.html'}", markup=False, highlight=False, soft_wrap=True)
 
 
-def write(out: Path, title: str, runs: Sequence[Run], parts: Sequence[Section], problems: int) -> None:
+def write(out: Path, title: str, runs: Sequence[Run], found: Findings, problems: int) -> None:
     """Writes index.html, report.md and the pictures.
 
     Raises:
@@ -66,29 +69,29 @@ def write(out: Path, title: str, runs: Sequence[Run], parts: Sequence[Section], 
     """
     drawn = {
         name: picture.draw(dark)
-        for part in parts
+        for part in found.parts
         for picture in part.pictures
         for name, dark in ((f"{picture.name}.png", False), (f"{picture.name}-dark.png", True))
     }
-    page = html(title, runs, parts, drawn, problems)
+    page = html(title, runs, found, drawn, problems)
     out.mkdir(parents=True, exist_ok=True)
     for name, png in drawn.items():
         (out / name).write_bytes(png)
-    (out / "report.md").write_text(markdown(title, parts), encoding="utf-8")
+    (out / "report.md").write_text(markdown(title, found), encoding="utf-8")
     (out / "index.html").write_text(page, encoding="utf-8", errors="replace")
 
 
-def markdown(title: str, parts: Sequence[Section]) -> str:
-    """The tables and notes, with links to the pictures."""
-    lines = [f"# {title}", ""]
-    for part in parts:
+def markdown(title: str, found: Findings) -> str:
+    """The conclusion, the tables and notes, with links to the pictures."""
+    lines = [f"# {title}", "", *(line for sentence in found.conclusion for line in (sentence, ""))]
+    for part in found.parts:
         lines += [f"## {part.title}", "", *(line for note in part.notes for line in (note, ""))]
         lines += [*part.sheet.markdown(), ""]
         lines += [line for picture in part.pictures for line in (f"![{picture.alt}]({picture.name}.png)", "")]
     return "\n".join(lines)
 
 
-def html(title: str, runs: Sequence[Run], parts: Sequence[Section], drawn: Mapping[str, bytes], problems: int) -> str:
+def html(title: str, runs: Sequence[Run], found: Findings, drawn: Mapping[str, bytes], problems: int) -> str:
     """The page.
 
     Raises:
@@ -110,7 +113,8 @@ def html(title: str, runs: Sequence[Run], parts: Sequence[Section], drawn: Mappi
         title=title,
         runs=runs,
         settings=[_settings(run) for run in runs],
-        sections=parts,
+        conclusion=found.conclusion,
+        sections=found.parts,
         images={name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in drawn.items()},
         colours=[COLOURS[place % len(COLOURS)] for place in range(len(runs))],
         disputes=[dispute(runs, name) for name in differing[:problems]],

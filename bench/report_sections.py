@@ -9,6 +9,7 @@ from bench.estimators import Measure
 from bench.figures import span
 from bench.plots import Curve, Mark
 from bench.report_data import Groups, Pair, Run, breakdown, pairs
+from bench.report_verdict import Pooled, VotePair, conclusion, vote_pairs
 from bench.stored import Question, Row, load
 from bench.tables import Sheet, band, count, p_value, percent
 
@@ -37,15 +38,24 @@ class Section:
         return self.title.lower().replace(" ", "-")
 
 
-def sections(runs: Sequence[Run]) -> list[Section]:
-    """What the page says, in its order.
+class Findings(NamedTuple):
+    """What the page says, in its order."""
+
+    conclusion: list[str]
+    parts: list[Section]
+
+
+def findings(runs: Sequence[Run]) -> Findings:
+    """All that is found of runs.
 
     Raises:
         RecordError: samples cannot be voted on.
     """
-    parts = [_accuracy(runs), *_comparisons(runs)]
+    compared, (pools, notes) = pairs(runs), _pooled(runs)
+    votes = vote_pairs(pools, runs)
+    parts = [_accuracy(runs), *_comparisons(compared), *_votes(votes)]
     parts += [_groups(runs, groups) for by in ("level", "subject") if (groups := breakdown(runs, by))]
-    return [*parts, *_pools(runs)]
+    return Findings(conclusion(compared, votes), [*parts, *_pools(pools, notes)])
 
 
 def _accuracy(runs: Sequence[Run]) -> Section:
@@ -131,8 +141,7 @@ def _warnings(runs: Sequence[Run]) -> Iterator[str]:
         yield "The runs were not all made from one machine: their times may not compare."
 
 
-def _comparisons(runs: Sequence[Run]) -> list[Section]:
-    compared = pairs(runs)
+def _comparisons(compared: Sequence[Pair]) -> list[Section]:
     if not compared:
         return []
     heads = ("runs", "problems", "difference (95 %)", "only one right", "McNemar's p", "p, adjusted", "significant")
@@ -142,7 +151,36 @@ def _comparisons(runs: Sequence[Run]) -> list[Section]:
         f"McNemar's exact p, and the same adjusted for {len(compared)} "
         f"{'comparisons' if len(compared) > 1 else 'comparison'} (Holm). Significant is an adjusted p below 0.05."
     ]
-    return [Section("Run against run", notes, Sheet(heads, [_pair_cells(pair) for pair in compared]))]
+    sheet = Sheet(heads, [_pair_cells(pair) for pair in compared], marked=_significant(compared))
+    return [Section("Run against run", notes, sheet)]
+
+
+def _significant(found: Sequence[Pair | VotePair]) -> list[int]:
+    return [row for row, pair in enumerate(found) if pair.significant]
+
+
+def _votes(found: Sequence[VotePair]) -> list[Section]:
+    if not found:
+        return []
+    heads = ("vote − run", "problems", "difference (95 %)", "p", "p, adjusted", "significant")
+    lines = [
+        [
+            f"{pair.vote} − {pair.run.name}",
+            count(pair.problems),
+            str(pair.difference),
+            p_value(pair.p),
+            p_value(pair.adjusted),
+            "yes" if pair.significant else "no",
+        ]
+        for pair in found
+    ]
+    notes = [
+        "What a vote over all stored samples of a run would have reached less what another run answered, in percentage "
+        "points, on the problems that both have, with a paired bootstrap's 95 % interval; the p of a paired "
+        f"randomisation test, and the same adjusted for {len(found)} such "
+        f"{'comparisons' if len(found) > 1 else 'comparison'} (Holm)."
+    ]
+    return [Section("Votes against runs", notes, Sheet(heads, lines, marked=_significant(found)))]
 
 
 def _pair_cells(pair: Pair) -> list[str]:
@@ -181,14 +219,10 @@ def _groups(runs: Sequence[Run], groups: Groups) -> Section:
     return Section(f"By {groups.by}", ["Accuracy in percent, with Wilson's 95 % interval."], sheet, (picture,))
 
 
-def _pools(runs: Sequence[Run]) -> list[Section]:
-    """What the stored samples allow, of runs whose samples are independent."""
-    panels: dict[str, list[Row]] = {}
-    notes = [
-        "From the same samples: what k of them would have reached under each selector, on average over which k "
-        "(pass: a perfect choice). In percent, with 95 % of a bootstrap over problems, or Wilson's where every value "
-        "is right or wrong. The scores are the stored ones."
-    ]
+def _pooled(runs: Sequence[Run]) -> tuple[list[Pooled], list[str]]:
+    """The runs whose samples are independent, with what votes over them reach, and what there is to note of them."""
+    pools: list[Pooled] = []
+    notes: list[str] = []
     for run in runs:
         sizes = [len(record.samples) for record in run.records if record.samples or record.error is None]
         if min(sizes, default=0) < 2:
@@ -201,9 +235,21 @@ def _pools(runs: Sequence[Run]) -> list[Section]:
             notes.append(f"{run.name}: {lacking}; so best and weighted are left out.")
         measures: Sequence[Measure] = ("pass", "majority") if lacking else ("pass", "majority", "best", "weighted")
         questions = [Question(measure, k) for k in stored.sizes for measure in measures]
-        panels[run.name] = stored.rows(questions)
-    if not panels:
+        pools.append(Pooled(run, stored, stored.rows(questions)))
+    return pools, notes
+
+
+def _pools(pools: Sequence[Pooled], found: Sequence[str]) -> list[Section]:
+    """What the stored samples allow."""
+    if not pools:
         return []
+    panels = {pool.run.name: pool.rows for pool in pools}
+    notes = [
+        "From the same samples: what k of them would have reached under each selector, on average over which k "
+        "(pass: a perfect choice). In percent, with 95 % of a bootstrap over problems, or Wilson's where every value "
+        "is right or wrong. The scores are the stored ones.",
+        *found,
+    ]
     ks = sorted({row.question.k or 0 for rows in panels.values() for row in rows})
     lines = [line for name, rows in panels.items() for line in _pool_lines(name, rows, ks)]
     curves = {name: _curves(rows) for name, rows in panels.items()}

@@ -20,8 +20,8 @@ from rich.console import Console
 
 from bench.estimators import DRAWS, MEASURES, Measure
 from bench.records import RecordError
-from bench.stored import Comparison, Row, Stored, compare, load, paired
-from bench.tables import Sheet, band, count, p_value, percent
+from bench.stored import RETURNED, Comparison, Question, Row, Stored, compare, load, paired
+from bench.tables import Sheet, band, count, p_value, percent, show
 from prm import AGGREGATIONS, Aggregation
 
 T = TypeVar("T", bound=str)
@@ -94,7 +94,7 @@ def command(
         err.print(f"error: {error}", style="red", markup=False, highlight=False)
         raise typer.Exit(1) from None
     console = Console()
-    console.print(report.sheet.rich(report.title))
+    show(console, report.title, report.sheet)
     for note in report.notes:
         console.print(note, markup=False, highlight=False)
 
@@ -139,20 +139,20 @@ def rescored(stored: Stored, choice: Choice, draws: int = DRAWS, seed: int = 0) 
 def compared(one: Stored, other: Stored, choice: Choice, draws: int = DRAWS, seed: int = 0) -> Report:
     """The estimates that both runs allow, on the problems that both have, and their differences.
 
+    A run of one sample a problem, or of a search, allows few votes: what it answered is held against the other's.
+
     Raises:
         RecordError: a run does not allow what is asked for, or they share no problem or no estimate.
     """
     mine, its = paired(one, other)
-    theirs = its.questions(*choice)
-    questions = [question for question in mine.questions(*choice) if question in theirs]
+    questions = _matched(mine, its, choice)
     if not questions:
         raise RecordError(f"{one.path} and {other.path} allow no estimate in common")
-    pairs = compare(
-        mine.rows(questions, draws=draws, seed=seed), its.rows(questions, draws=draws, seed=seed), seed=seed
-    )
+    ones, others = zip(*questions, strict=True)
+    pairs = compare(mine.rows(ones, draws=draws, seed=seed), its.rows(others, draws=draws, seed=seed), seed=seed)
     lines = [
         [
-            pair.one.question.label,
+            _label(pair),
             percent(pair.one.mean),
             percent(pair.other.mean),
             str(pair.difference),
@@ -161,7 +161,9 @@ def compared(one: Stored, other: Stored, choice: Choice, draws: int = DRAWS, see
         ]
         for pair in pairs
     ]
-    sheet = Sheet(("estimate", "first, %", "second, %", "difference (95 %)", "only one right", "McNemar's p"), lines)
+    heads = ("estimate", "first, %", "second, %", "difference (95 %)", "only one right", "McNemar's p")
+    filled = [head for place, head in enumerate(heads) if any(line[place] for line in lines)]
+    sheet = Sheet(heads, lines).only(filled)
     data = {
         "paths": [str(one.path), str(other.path)],
         "problems": len(mine.problems),
@@ -175,7 +177,36 @@ def compared(one: Stored, other: Stored, choice: Choice, draws: int = DRAWS, see
         "The difference in percentage points, with the 95 % of a bootstrap over problems. McNemar's exact test where "
         "every estimate of a problem is right or wrong; p is not adjusted for the number of rows.",
     ]
+    if RETURNED in (*ones, *others):
+        notes.append("returned: what the run itself answered, where that is no vote over its samples.")
     return Report(f"{one.path} against {other.path}", sheet, notes, data)
+
+
+def _matched(one: Stored, other: Stored, choice: Choice) -> list[tuple[Question, Question]]:
+    """What is estimated of the first and of the second, row by row."""
+    if one.single == other.single:
+        theirs = other.questions(*choice)
+        common = [(question, question) for question in one.questions(*choice) if question in theirs]
+        return [(RETURNED, RETURNED), *common] if one.single and not any(choice) else common
+    pool, alone = (other, one) if one.single else (one, other)
+    pairs = [(question, question if _allows(alone, question) else RETURNED) for question in pool.questions(*choice)]
+    return [(its, mine) for mine, its in pairs] if one.single else pairs
+
+
+def _allows(stored: Stored, question: Question) -> bool:
+    try:
+        return question in stored.questions(
+            [question.measure] if question.measure != "returned" else (),
+            [question.aggregation] if question.aggregation else (),
+            [question.k],
+        )
+    except RecordError:
+        return False
+
+
+def _label(pair: Comparison) -> str:
+    one, other = pair.one.question.label, pair.other.question.label
+    return one if one == other else f"{one} : {other}"
 
 
 def _interval(row: Row) -> str:

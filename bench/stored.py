@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from bench.comparisons import Interval, McNemar, differences, intervals, mcnemar
 from bench.estimators import DRAWS, Estimate, Measure, expected
@@ -24,7 +24,8 @@ INDEPENDENT = frozenset({"single", "best_of_n", "self_consistency", "universal_s
 class Question:
     """What is estimated."""
 
-    measure: Measure
+    measure: Measure | Literal["returned"]
+    """`returned` is no vote over samples, but what the run itself answered."""
     k: int | None
     """None: all samples that a problem has."""
     aggregation: Aggregation | None = None
@@ -32,8 +33,13 @@ class Question:
 
     @property
     def label(self) -> str:
+        if self.measure == "returned":
+            return self.measure
         name = f"{self.measure}@{self.k or 'all'}"
         return f"{name} ({self.aggregation})" if self.aggregation else name
+
+
+RETURNED = Question("returned", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,11 @@ class Stored:
         return [*(1 << i for i in range(fewest.bit_length()) if 1 << i < fewest), fewest]
 
     @property
+    def single(self) -> bool:
+        """Whether no vote over its samples is a run's: it has one a problem, or those of a search."""
+        return self.dependent is not None or self.sizes == [1]
+
+    @property
     def _sampled(self) -> list[Answered]:
         """Without the problems that the server refused whole, which count as wrong for any k."""
         return [problem for problem in self.problems if problem.answers]
@@ -155,7 +166,11 @@ class Stored:
         """The estimates, each with its interval."""
         pools = {how: [p.pool(how) for p in self.problems] for how in {q.aggregation for q in questions}}
         columns = [
-            [_estimate(pool, question, draws, seed) for pool in pools[question.aggregation]] for question in questions
+            [
+                self._estimate(problem, pool, question, draws, seed)
+                for problem, pool in zip(self.problems, pools[question.aggregation], strict=True)
+            ]
+            for question in questions
         ]
         values = [tuple(estimate.value for estimate in column) for column in columns]
         return [
@@ -164,6 +179,17 @@ class Stored:
                 questions, columns, values, intervals(values, seed=seed), strict=True
             )
         ]
+
+    def _estimate(self, problem: Answered, pool: Pool, question: Question, draws: int, seed: int) -> Estimate:
+        record = problem.record
+        if question.measure == "returned":
+            if record.correct is None and record.error is None and pool.n > 1:
+                raise RecordError(f"{self.path}: record {record.id!r} has no `correct`, nor one sample to grade")
+            alone = record.correct is None and pool.n == 1 and pool.correct[0]
+            return Estimate(float(alone or record.correct is True), True)
+        if not pool.n:
+            return Estimate(0.0, True)
+        return expected(pool, question.measure, question.k or pool.n, draws=draws, seed=seed)
 
     def _tokens(self, k: int | None) -> float | None:
         costs = []
@@ -174,12 +200,6 @@ class Stored:
             share = 1.0 if k is None else k / max(1, len(counts))
             costs.append(share * sum(filter(None, counts)))
         return math.fsum(costs) / len(costs)
-
-
-def _estimate(pool: Pool, question: Question, draws: int, seed: int) -> Estimate:
-    if not pool.n:
-        return Estimate(0.0, True)
-    return expected(pool, question.measure, question.k or pool.n, draws=draws, seed=seed)
 
 
 def load(path: Path) -> Stored:

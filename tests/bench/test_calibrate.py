@@ -5,6 +5,7 @@ import random
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ import typer
 from typer.testing import CliRunner, Result
 
 from bench.calibrate import calibrated, command
+from bench.intervals import Difference
 from bench.manifest import Manifest, Server, Settings, write_manifest
+from bench.policy_report import conclusion
 from bench.policy_trial import Alone, unbeaten
 from bench.records import RECORDS
 from bench.stored import load
@@ -285,3 +288,34 @@ def test_samples_that_do_not_tell_their_tokens_are_refused(tmp_path: Path) -> No
     done = calibrate(run(tmp_path / "pool", made), "--out", tmp_path / "p.json")
     assert done.exit_code == 1
     assert "record '3' does not tell completion_tokens" in " ".join(done.output.split())
+
+
+def test_it_ends_with_whether_the_policy_is_worth_serving(tmp_path: Path) -> None:
+    pool = run(tmp_path / "pool", problems(24))
+    done = calibrate(pool, "--out", tmp_path / "policy.json", "--report", tmp_path / "report", "--draws", 2)
+    assert done.exit_code == 0, done.output
+    (last,) = done.output.rstrip().splitlines()[-1:]
+    assert re.match(r"This policy (is (worse|better) than|is not shown to be|'s pilots)", last)
+    assert f"**{last}**" in (tmp_path / "report" / "calibration.md").read_text()
+
+
+def contest(low: float, high: float, arm: int = 0, accuracy: float = 0.5) -> Any:
+    alone = SimpleNamespace(tokens=1200.0, accuracy=accuracy)
+    return SimpleNamespace(arm=arm, alone=alone, gap=Difference((low + high) / 2, low, high))
+
+
+HELD: Any = SimpleNamespace(trials=SimpleNamespace(arms=[SimpleNamespace(label="a@8"), SimpleNamespace(label="b@16")]))
+
+
+@pytest.mark.parametrize(
+    ("contests", "words"),
+    [
+        ([contest(0.01, 0.05), contest(-0.08, -0.02, 1)], "is worse than b@16: do not serve it. With as many tokens"),
+        ([contest(0.01, 0.05), contest(-0.02, 0.03, 1)], "is better than a@8, and worse than no arm: serve it."),
+        ([contest(-0.01, 0.05), contest(-0.02, 0.03, 1, 0.7)], "better or worse than b@16: nothing speaks for serving"),
+        ([], "do not serve it"),
+    ],
+    ids=["worse", "better", "even", "none"],
+)
+def test_the_conclusion_goes_by_what_the_intervals_exclude(contests: list[Any], words: str) -> None:
+    assert words in conclusion(HELD, contests)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench.comparisons import bootstrap, differences, holm, intervals, mcnemar
+from bench.comparisons import bootstrap, differences, holm, intervals, mcnemar, sign_flips
 from bench.intervals import wilson
 
 
@@ -61,3 +61,16 @@ def test_holm_adjusts_for_several_tests() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_the_randomisation_test_is_mcnemars_where_all_is_right_or_wrong() -> None:
+    ones, others = [1.0] * 9 + [0.0] * 6, [0.0] * 8 + [1.0] * 3 + [0.0] * 4
+    exact = mcnemar([one == 1 for one in ones], [other == 1 for other in others]).p
+    assert sign_flips(ones, others, seed=1) == pytest.approx(exact, abs=0.02)
+    assert sign_flips(ones, ones) == 1
+
+
+def test_the_randomisation_test_sees_differences_between_right_and_wrong() -> None:
+    ones = [0.5 + 0.02 * i for i in range(20)]
+    assert sign_flips(ones, [one - 0.1 for one in ones]) < 0.001
+    assert sign_flips(ones, ones[::-1]) > 0.9

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -125,6 +126,25 @@ def test_runs_are_compared_in_pairs(page: Page) -> None:
     assert "beam − bon 12 -50.0 (-75.0 to -25.0) 0 : 6 0.031 0.031 yes" in page.text
 
 
+def test_it_begins_with_what_is_significant_and_what_is_not(written: Path, page: Page) -> None:
+    first, second = (written / "report.md").read_text().splitlines()[2:5:2]
+    assert first == "Significant, in points: bon over beam, +50.0 (+25.0 to +75.0)."
+    assert second.startswith("Not significant: ")
+    assert page.text.index(first) < page.text.index("Accuracy and cost")
+    assert ("class", "marked") in page.attributes
+
+
+def test_votes_over_stored_samples_are_held_against_runs(page: Page) -> None:
+    section = page.text[page.text.rindex("Votes against runs") :]
+    assert re.search(r"majority@2 of bon − beam 12 \+8\.3 \([^)]*\) \S+ \S+ no", section), section[:900]
+
+
+def test_without_a_significant_difference_it_says_so(tmp_path: Path) -> None:
+    one, other = [run(tmp_path / name, [record(0, True), record(1, name == "a")]) for name in "ab"]
+    done = report(tmp_path / "report", one, other)
+    assert done.output.startswith("No difference is significant.")
+
+
 def test_levels_stand_in_the_order_of_their_numbers(page: Page) -> None:
     assert page.text.index("0 4 50.0 (15.0 to 85.0) 100.0") < page.text.index("5 4 25.0") < page.text.index("10 4 25.0")
     assert "By subject" not in page.text
@@ -188,7 +208,7 @@ def test_pictures_are_files_and_on_the_page(written: Path, page: Page) -> None:
 def test_the_tables_are_written_as_markdown_too(written: Path) -> None:
     tables = (written / "report.md").read_text()
     assert "| beam | 33.3 | 13.8 to 60.9 |" in tables
-    assert "| beam − bon | 12 |" in tables
+    assert "| **beam − bon** | **12** |" in tables, "what is significant is marked"
     assert "](accuracy-tokens.png)" in tables
 
 
@@ -210,6 +230,7 @@ def test_runs_with_no_problem_in_common_and_one_run_alone_have_a_page(tmp_path: 
     for runs in ([one], [one, other]):
         text = page_of(tmp_path, *runs).text
         assert "Run against run" not in text
+        assert "Nothing is compared" in text
         assert "There is no problem on which one run is right and another wrong." in text
 
 

@@ -207,3 +207,56 @@ def test_all_takes_what_each_problem_has(tmp_path: Path) -> None:
     file = stored(tmp_path / "samples.jsonl", uneven)
     assert rows(file, "--selector", "majority", "--k", "all")["majority@all None"]["mean"] == pytest.approx(1 / 3)
     assert set(rows(file, "--selector", "pass")) == {"pass@1 None"}
+
+
+def returned(path: Path, *hits: bool, **settings: Any) -> Path:
+    """A run with one sample a problem, and what it answered."""
+    problems = [
+        problem(p["gold"], sample(p["gold"] if hit else "0"), id=str(i), correct=hit)
+        for i, (p, hit) in enumerate(zip(PROBLEMS, hits, strict=True))
+    ]
+    return stored(path, problems, **settings)
+
+
+def pool(path: Path) -> Path:
+    return stored(path, [{**p, "id": str(i)} for i, p in enumerate(PROBLEMS)])
+
+
+def test_votes_are_held_against_what_a_run_of_one_sample_answered(tmp_path: Path) -> None:
+    many, one = pool(tmp_path / "many.jsonl"), returned(tmp_path / "one.jsonl", True, False)
+    out = tmp_path / "out.json"
+    for first, second, sides in ((many, one, ("first", "second")), (one, many, ("second", "first"))):
+        done = rescore(first, "--against", second, "--selector", "majority", "--k", "1,2,4", "--out", out)
+        assert done.exit_code == 0, done.output
+        found = json.loads(out.read_text())["rows"]
+        assert [[row[side]["measure"] for side in sides] for row in found] == [
+            ["majority", "majority"],
+            ["majority", "returned"],
+            ["majority", "returned"],
+        ]
+        assert [row[sides[0]]["k"] for row in found] == [1, 2, 4]
+        assert all(row[sides[1]]["mean"] == 0.5 for row in found)
+        assert "what the run itself answered" in done.output
+
+
+def test_a_search_is_held_against_votes_by_its_answer(tmp_path: Path) -> None:
+    beam = returned(tmp_path / "beam", True, False, strategy="beam_search", options={"n": 4})
+    done = rescore(pool(tmp_path / "many.jsonl"), "--against", beam, "--selector", "majority", "--k", "4")
+    assert done.exit_code == 0, done.output
+    assert "majority@4 : returned" in done.output
+
+
+def test_two_runs_of_one_answer_each_are_compared_by_it(tmp_path: Path) -> None:
+    beam = returned(tmp_path / "beam", True, False, strategy="beam_search", options={"n": 4})
+    done = rescore(returned(tmp_path / "one.jsonl", True, True), "--against", beam)
+    assert done.exit_code == 0, done.output
+    (line,) = [line for line in done.output.splitlines() if "returned │" in line]
+    assert [cell.strip() for cell in line.split("│")[2:4]] == ["100.0", "50.0"]
+
+
+def test_an_answer_that_nobody_graded_is_named(tmp_path: Path) -> None:
+    ungraded = [{**problem("1", sample("1"), sample("2")), "id": "0"}]
+    beam = stored(tmp_path / "beam", ungraded, strategy="beam_search", options={"n": 2})
+    done = rescore(pool(tmp_path / "many.jsonl"), "--against", beam, "--k", "2", "--selector", "majority")
+    assert done.exit_code == 1
+    assert "has no `correct`" in done.output

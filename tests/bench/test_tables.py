@@ -4,7 +4,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from bench.tables import Sheet, count, p_value
+from bench.tables import Sheet, count, p_value, show
 
 SHEET = Sheet(("name", "kind", "%"), [["a|b <i>", "[bold]x[/bold]\ny", "12.5"]], names=2)
 
@@ -31,3 +31,22 @@ def test_columns_can_be_left_out() -> None:
 
 def test_figures_that_are_not_told_are_empty() -> None:
     assert [count(None), count(1234.4), p_value(0.0004), p_value(0.25)] == ["", "1,234", "< 0.001", "0.250"]
+
+
+def test_a_narrow_terminal_shows_every_cell_whole() -> None:
+    names = ["self_consistency@16 beta", "best_of_n@16 weighted"]
+    heads = ("arm alone", *(f"figure {i}, %" for i in range(9)))
+    sheet = Sheet(heads, [[name, *(f"{i}{i}{i},000.{row}" for i in range(9))] for row, name in enumerate(names)])
+    file = StringIO()
+    show(Console(width=60, file=file), "Arms", sheet)
+    printed = file.getvalue()
+    assert "…" not in printed
+    assert max(map(len, printed.splitlines())) <= 60
+    assert all(cell in printed for line in sheet.lines for cell in line)
+    assert all(printed.count(name) == printed.count("Arms") > 1 for name in names)
+
+
+def test_rows_that_matter_are_marked() -> None:
+    sheet = Sheet(("name", "%", "p"), [["a", "1", ""], ["b", "2", "0.1"]], marked=(0,))
+    assert sheet.markdown()[2:] == ["| **a** | **1** |  |", "| b | 2 | 0.1 |"]
+    assert sheet.only(("name", "%")).marked == (0,)
