@@ -115,7 +115,7 @@ def create_app(
     app.state.keys, app.state.admission, app.state.drain = keys, admission, drain
     app.state.traces = Traces(settings)
     app.state.metrics = Shown(counts, engine, prms, admission, service.drift, app.state.traces)
-    app.state.tracing = tracing
+    app.state.usage, app.state.tracing = counts.usage_of_owners, tracing
     for router in ROUTERS:
         app.include_router(router)
     app.state.batches = Batches(app, engine, load, drain, settings, endpoints.paths, scored=bool(prms))

@@ -255,6 +255,10 @@ class Settings(BaseSettings):
             raise ValueError(f"prm_upstream: the backend {self.prm_backend!r} has no upstream, only 'http' has")
         if self.policy_force and not self.policy:
             raise ValueError("policy_force: there is no policy to force")
+        for name in _PATHS:
+            path = getattr(self, name)
+            if path is not None and str(path).startswith("~"):
+                setattr(self, name, path.expanduser())
         self.presets = {**_effort_presets(), **self.presets}
         named = {e: e for e in ("low", "medium", "high", "xhigh")}
         self.efforts = {"none": "single", "minimal": "single", **named, **self.efforts}  # type: ignore[dict-item]
@@ -282,7 +286,30 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, _File(settings_cls)
+
+
+_PATHS = tuple(name for name, field in Settings.model_fields.items() if field.annotation in (Path, Path | None))
+"""The settings that are paths."""
+_DOTTED = re.compile(r"(?<![^,:\s])\.{1,2}/[^,]+")
+"""A relative path in a setting that may name something else than one."""
+
+
+class _File(TomlConfigSettingsSource):
+    """The configuration file. Paths in it are relative to it, wherever the server is started."""
+
+    def __call__(self) -> dict[str, Any]:
+        values, file = super().__call__(), self.settings_cls.model_config.get("toml_file")
+        if not isinstance(file, Path):
+            return values
+        here = file.absolute().parent
+        paths = {n: here / Path(values[n]).expanduser() for n in _PATHS if isinstance(values.get(n), str)}
+        named = {
+            n: _DOTTED.sub(lambda found: str(here / found[0]), values[n])
+            for n in ("model", "prm")
+            if isinstance(values.get(n), str)
+        }
+        return {**values, **paths, **named}
 
 
 def load(config: Path | None = None, **flags: Any) -> Settings:

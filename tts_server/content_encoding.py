@@ -7,7 +7,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tts_server.errors import InvalidRequest, UnsupportedMediaType, shown
-from tts_server.handlers import error_response
+from tts_server.handlers import refuse
 
 PIECE_BYTES = 2**16
 """What is inflated at once: who counts a body's bytes sees them before there are more."""
@@ -29,7 +29,7 @@ class Inflated:
                     f"Content-Encoding: {shown(encoding)} is not understood; allowed: gzip, deflate, identity.",
                     headers={"Accept-Encoding": "gzip, deflate"},
                 )
-                return await error_response(error)(scope, receive, send)
+                return await refuse(error, scope, receive, send)
             receive = _Inflater(encoding, receive)
             left_out = (b"content-encoding", b"content-length", b"transfer-encoding")
             kept = [(name, value) for name, value in scope["headers"] if name not in left_out]

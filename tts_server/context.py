@@ -1,4 +1,6 @@
-"""What belongs to the request under way, for whatever is called in its course: its id, and its place in a trace."""
+"""What belongs to the request under way, for whatever is called in its course: its id, its owner, and its
+place in a trace.
+"""
 
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -28,5 +30,7 @@ class TracePlace:
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """Empty outside of requests."""
+owner: ContextVar[str] = ContextVar("owner", default="")
+"""The name of who asks; empty where there are no API keys."""
 trace_place: ContextVar[TracePlace | None] = ContextVar("trace_place", default=None)
 """None where nothing is traced."""

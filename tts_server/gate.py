@@ -8,9 +8,9 @@ from tts_server.admission import Admission
 from tts_server.admitted import FLOW
 from tts_server.drain import Drain
 from tts_server.errors import EngineUnavailable, TooManyRequests
-from tts_server.handlers import error_response
+from tts_server.handlers import refuse
 from tts_server.load import Load
-from tts_server.middleware import BATCH_LINE, OPEN_PATHS, QUIET, spends
+from tts_server.middleware import BATCH_LINE, OPEN_PATHS, spends
 from tts_server.rate import Rate
 
 
@@ -38,13 +38,13 @@ class Gate:
             return await self._app(scope, receive, send)
         if self._drain.begun:
             gone = EngineUnavailable("The server is going down; another one, or this one once it is up again, will do.")
-            return await error_response(gone, {"Connection": "close"})(scope, receive, send)
+            return await refuse(gone, scope, receive, send, headers={"Connection": "close"})
         if refusal := self._refusal(scope, owner):
-            return await error_response(refusal)(scope, receive, send)
+            return await refuse(refusal, scope, receive, send)
         FLOW.set(self._admission.flow(owner))
         self._inside += 1
         try:
-            with nullcontext() if scope["path"].startswith(QUIET) else self._load.one():
+            with self._load.one() if spends(scope) else nullcontext():
                 return await self._app(scope, receive, send)
         finally:
             self._inside -= 1

@@ -1,5 +1,6 @@
 """Errors to responses: always OpenAI's error object, never FastAPI's `detail`."""
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from prm import PRMError
 from strategies.base import Refused
@@ -22,11 +24,16 @@ from tts_server.errors import (
     shown,
     translate,
 )
+from tts_server.logs import Private
 from tts_server.protocol import UNSUPPORTED
+
+log = logging.getLogger(__name__)
 
 _BRANCH = re.compile(r"str|NamedTool|ToolChoice|(?:list|literal)\[.*\]")
 """How pydantic calls a branch of a union in a place; no field of ours has such a name."""
 
+_OWN_WORDS = (401, 413, 429, 503)
+"""Statuses whose messages quote nothing that was sent."""
 _NO_OBJECT = {"missing": "empty", "model_type": "no object", "model_attributes_type": "no object"}
 """What pydantic says of a body as a whole."""
 
@@ -36,25 +43,60 @@ def error_response(error: APIError, headers: Mapping[str, str] | None = None) ->
     return JSONResponse(error.body, error.status, {**error.headers, **(headers or {})})
 
 
+async def refuse(
+    error: APIError,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    headers: Mapping[str, str] | None = None,
+    why: str = "",
+) -> None:
+    """Answers a request that goes no further, and says so in the log.
+
+    Args:
+        error: what the client is told.
+        scope: the request's, as `receive` and `send` are.
+        receive: see `scope`.
+        send: see `scope`.
+        headers: of the answer, beside the error's own.
+        why: what the log says instead of the error's message; it may not quote what was sent.
+    """
+    _log(error, scope, why)
+    await error_response(error, headers)(scope, receive, send)
+
+
+def _log(error: APIError, scope: Scope, why: str = "") -> None:
+    # Paths and most messages quote what was sent.
+    path = scope["app"].state.endpoints.of(scope) or "a path that is not there"
+    said = why or (error.message if error.status in _OWN_WORDS else Private(error.message))
+    log.info("%s %s: refused with %d %s: %s", scope["method"], path, error.status, error.code, said)
+
+
+def _response(error: APIError, request: Request, headers: Mapping[str, str] | None = None) -> Response:
+    _log(error, request.scope)
+    return error_response(error, headers)
+
+
 async def on_known(request: Request, error: Exception) -> Response:
-    return error_response(translate(error))
+    return _response(translate(error), request)
 
 
 async def on_http(request: Request, error: Exception) -> Response:
     if isinstance(error.__cause__, APIError):
         # FastAPI wraps whatever goes wrong while it reads the body.
-        return error_response(error.__cause__)
+        return _response(error.__cause__, request)
     match getattr(error, "status_code", 500):
         case 404:
-            return error_response(NotFound(f"There is nothing at {shown(request.url.path)}.{_meant(request)}"))
+            return _response(NotFound(f"There is nothing at {shown(request.url.path)}.{_meant(request)}"), request)
         case 405:
             # Who sees this is a developer in front of a browser.
             cors = " Pages may ask from a browser once the setting cors_origins names their origin."
             said = f"{request.method} is not allowed at {request.url.path}."
             refused = MethodNotAllowed(said + (cors if "access-control-request-method" in request.headers else ""))
-            return error_response(refused, getattr(error, "headers", None))
+            return _response(refused, request, getattr(error, "headers", None))
         case _:
-            return error_response(InvalidRequest(str(getattr(error, "detail", error))))
+            return _response(InvalidRequest(str(getattr(error, "detail", error))), request)
 
 
 def _meant(request: Request) -> str:
@@ -68,7 +110,7 @@ def _meant(request: Request) -> str:
 async def on_invalid(request: Request, error: Exception) -> Response:
     errors = error.errors() if isinstance(error, RequestValidationError) else []
     # Each branch of a union has an error; the deepest is of the branch that was meant.
-    return error_response(invalid(max(errors, key=lambda e: len(e["loc"]))))
+    return _response(invalid(max(errors, key=lambda e: len(e["loc"]))), request)
 
 
 def invalid(error: dict[str, Any]) -> InvalidRequest:

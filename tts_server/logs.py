@@ -12,7 +12,7 @@ from types import TracebackType
 
 import orjson
 
-from tts_server.context import request_id, trace_place
+from tts_server.context import owner, request_id, trace_place
 
 _LEFT_OUT = "(left out; the setting log_prompts shows it)"
 
@@ -28,7 +28,7 @@ class Private:
 
 
 class LogFormatter(logging.Formatter):
-    """Formats records for the operator's eyes; what belongs to a request begins with its id.
+    """Formats records for the operator's eyes; what belongs to a request begins with its id and its owner.
 
     Args:
         prompts: whether what was asked and answered may be seen.
@@ -45,7 +45,7 @@ class LogFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the name in the standard library
         if id_ := request_id.get():
-            record.message = f"[{id_}] {record.message}"
+            record.message = f"[{' '.join(filter(None, (id_, owner.get())))}] {record.message}"
         return super().formatMessage(record)
 
     def _censor(self, record: logging.LogRecord) -> None:
@@ -76,6 +76,7 @@ class JSONFormatter(LogFormatter):
             "logger": record.name,
             "message": record.getMessage(),
             "request_id": request_id.get() or None,
+            "owner": owner.get() or None,
             "trace_id": place.trace_id if place else None,
             "span_id": place.span_id if place else None,
             "error": self.formatException(record.exc_info) if record.exc_info else None,

@@ -19,7 +19,7 @@ from tts_server.errors import (
     TooManyRequests,
     translate,
 )
-from tts_server.handlers import error_response
+from tts_server.handlers import error_response, refuse
 from tts_server.ids import unique
 from tts_server.keys import Keys
 from tts_server.quotas import Quota, cost
@@ -29,8 +29,8 @@ BATCH_LINE = "tts_server.batch_line"
 made, it takes no interactive request's place, and `scope["state"]["owner"]` says whose it is. No client can set it."""
 UPLOADS = "/v1/files"
 """Where a body is a form with a file in it."""
-QUIET = ("/v1/files", "/v1/batches")
-"""What waits for no engine, and for which no batch has to make room."""
+QUIET = ("/v1/files", "/v1/batches", "/v1/traces")
+"""What computes nothing, whatever its method."""
 OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"})
 """What needs no key and always finds room: probes must get through."""
 
@@ -117,8 +117,9 @@ class Auth:
             owner = self._owner(scope)
             if owner is None:
                 error = InvalidAPIKey("No valid API key. Send it as 'Authorization: Bearer <key>'.")
-                return await error_response(error)(scope, receive, send)
+                return await refuse(error, scope, receive, send, why=_unknown(scope))
             scope.setdefault("state", {})["owner"] = owner
+            context.owner.set(owner)
         return await self._app(scope, receive, send)
 
     def _owner(self, scope: Scope) -> str | None:
@@ -130,6 +131,16 @@ class Auth:
             return owner if owner in self._keys.limits else None
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
         return self._keys.owner_of(key.strip()) if scheme.lower() == "bearer" else None
+
+
+def _unknown(scope: Scope) -> str:
+    """Why nobody is known to have sent a request, for the log: without the key."""
+    scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+    if not scheme:
+        what = "no Authorization header"
+    else:
+        what = "a key that nobody has" if scheme.lower() == "bearer" and key else "a scheme that is not Bearer"
+    return f"{what}, from {scope['client'][0] if scope.get('client') else 'this server'}"
 
 
 def owner_of(request: Request) -> str:
@@ -148,11 +159,14 @@ class Quotas:
         quota = self._quotas.get(scope.get("state", {}).get("owner", "")) if scope["type"] == "http" else None
         if quota is None:
             return await self._app(scope, receive, send)
-        line = BATCH_LINE in scope
+        line, computes = BATCH_LINE in scope, spends(scope)
         try:
-            quota.check_tokens() if line else quota.admit(spends=spends(scope))
+            if line:
+                quota.check_tokens()
+            elif computes:
+                quota.admit()
         except TooManyRequests as error:
-            return await error_response(error)(scope, receive, send)
+            return await refuse(error, scope, receive, send)
 
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -160,14 +174,14 @@ class Quotas:
             await send(message)
 
         try:
-            with nullcontext() if line else quota.running():
+            with quota.running() if computes and not line else nullcontext():
                 return await self._app(scope, receive, told)
         finally:
             quota.charge(cost(scope))
 
 
 def spends(scope: Scope) -> bool:
-    """Whether a request may cost tokens: who has none left can still fetch what was made."""
+    """Whether a request may compute something: who may compute no more can still fetch what was made."""
     return scope["method"] == "POST" and not scope["path"].startswith(QUIET)
 
 
@@ -194,9 +208,9 @@ class BodyLimit:
         empty = "content-type" not in headers and "transfer-encoding" not in headers and declared in ("", "0")
         if media_type != wanted and not empty:
             error: APIError = InvalidRequest(f"Content-Type: {wanted} is needed, got {media_type[:80]!r}.")
-            return await error_response(error)(scope, receive, send)
+            return await refuse(error, scope, receive, send)
         if declared.isdigit() and int(declared) > limit:
-            return await error_response(_too_large(limit))(scope, receive, send)
+            return await refuse(_too_large(limit), scope, receive, send)
         seen = 0
 
         async def counted() -> Message:

@@ -65,19 +65,15 @@ class Quota:
         told = _told("requests", self._requests) | _told("tokens", self._tokens)
         return {f"x-ratelimit-{name}": value for name, value in told.items()}
 
-    def admit(self, *, spends: bool) -> None:
-        """Counts a request of the owner.
-
-        Args:
-            spends: whether it may cost tokens; one that cannot is let in without any left.
+    def admit(self) -> None:
+        """Counts a request of the owner that may compute something.
 
         Raises:
             TooManyRequests: it is one too many.
         """
         if self._requests and not self._requests.has(1):
             raise self._refused(f"{self._requests.limit} requests a minute", self._requests.wait_s(1))
-        if spends:
-            self.check_tokens()
+        self.check_tokens()
         if self._concurrent is not None and self._running >= self._concurrent:
             raise self._refused(f"{self._concurrent} requests at once", _BUSY_S)
         if self._requests:

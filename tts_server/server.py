@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from rich.console import Console
 
 from prm import PRMError
+from tts_server import data_dir
 from tts_server.admission import Admission
 from tts_server.batches import Batches
 from tts_server.config import ConfigError, Settings
@@ -24,6 +25,8 @@ from tts_server.http1 import Http1
 from tts_server.loading import SIGNALS, Loading
 from tts_server.service import Lifetime, Service
 from tts_server.traces.store import Traces
+
+log = logging.getLogger(__name__)
 
 KEEP_ALIVE_S = 75
 """Of an idle connection: longer than load balancers keep theirs, or they send a request into one that just closes."""
@@ -70,6 +73,13 @@ async def serve(
     for number in SIGNALS:
         loop.add_signal_handler(number, give_up, number)
     with bound(settings.host, settings.port) as address:
+        if why := await asyncio.to_thread(data_dir.fault, settings.data_dir):
+            log.warning(
+                "data_dir: %s cannot be written to (%s): no traces are kept, and files and batches are refused; "
+                "make it writable, or set data_dir to another directory",
+                settings.data_dir,
+                why,
+            )
         async with AsyncExitStack() as running:
             if app.state.tracing:
                 running.push_async_callback(app.state.tracing.close)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tts_server.config import ConfigError, load
+from tts_server.config import ConfigError, Settings, load
 
 
 @pytest.fixture
@@ -139,3 +139,35 @@ def test_origins_of_pages_are_listed_in_any_of_three_ways(toml: Path, monkeypatc
 def test_what_no_browser_sends_as_an_origin_is_refused(origin: str) -> None:
     with pytest.raises(ConfigError, match=r"cors_origins.*is not an origin; allowed: SCHEME://HOST"):
         load(cors_origins=origin)
+
+
+def test_paths_in_the_file_are_relative_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    file = tmp_path / "etc" / "server.toml"
+    written = {name: "kept/here" for name, field in Settings.model_fields.items() if "Path" in str(field.annotation)}
+    assert written.keys() >= {"api_key_file", "data_dir", "policy"}
+    named = {"model": "./models/m", "prm": "judge, qwen_math:../prm,./other"}
+    file.write_text("".join(f'{name} = "{value}"\n' for name, value in (written | named).items()))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for config in (file, Path("../etc/server.toml")):
+        settings = load(config)
+        for name in written:
+            assert getattr(settings, name).resolve() == tmp_path / "etc" / "kept" / "here", name
+        assert Path(settings.model or "").resolve() == tmp_path / "etc" / "models" / "m"
+        judge, math, other = settings.prm.split(",")
+        assert (judge, Path(math.partition("qwen_math:")[2]).resolve()) == ("judge", tmp_path / "prm")
+        assert Path(other).resolve() == tmp_path / "etc" / "other"
+    # What is told where the server is started is relative to that place, and a name is no path.
+    file.write_text('model = "org/name"\nprm = "org/prm"\n')
+    settings = load(file, api_key_file=Path("keys"))
+    assert (settings.model, settings.prm, settings.api_key_file) == ("org/name", "org/prm", Path("keys"))
+
+
+def test_a_path_may_begin_at_home(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somebody")
+    toml.write_text('data_dir = "~/data"\n')
+    monkeypatch.setenv("TTS_SERVER_API_KEY_FILE", "~/keys")
+    settings = load(toml, policy=Path("~/policy.json"))
+    paths = (settings.data_dir, settings.api_key_file, settings.policy)
+    assert paths == (Path("/somebody/data"), Path("/somebody/keys"), Path("/somebody/policy.json"))

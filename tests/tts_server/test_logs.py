@@ -16,7 +16,7 @@ import pytest
 from serving import serving, until
 
 from prm import FakePRM, PRMError
-from tts_server.config import Settings
+from tts_server.config import KeyLimits, Settings
 from tts_server.engines.fake import FakeEngine, FakeRequest
 from tts_server.errors import InvalidRequest, UpstreamError
 from tts_server.logs import JSONFormatter, LogFormatter, Private, kinds, outline
@@ -258,6 +258,58 @@ def test_no_refusal_logs_what_was_asked(fields: dict[str, Any]) -> None:
     text = asyncio.run(main())
     assert SECRET not in text
     assert KEY not in text
+
+
+@pytest.mark.parametrize("made", [LogFormatter, JSONFormatter])
+def test_each_refusal_leaves_a_line_with_its_owner_and_reason(made: type[LogFormatter], tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(f"alice:{KEY}\n")
+    limits = KeyLimits(requests_per_minute=1)
+    settings = Settings(api_key_file=tmp_path / "keys", key_limits=limits, max_body_bytes=5000)
+    alice = {"Authorization": f"Bearer {KEY}"}
+    chat = {"model": "fake", "messages": [{"role": "user", "content": SECRET}]}
+
+    async def main() -> list[str]:
+        with logged(made=made) as text:
+            async with serving(settings=settings) as client:
+                for place, (headers, path) in enumerate(
+                    [
+                        ({}, "/v1/chat/completions"),
+                        ({"Authorization": f"Basic {KEY}"}, "/v1/chat/completions"),
+                        ({"Authorization": KEY}, f"/{SECRET}"),
+                        ({"Authorization": f"Bearer {KEY}x"}, "/v1/traces/{SECRET}/feedback"),
+                        (alice, "/v1/chat/completions"),
+                        (alice, "/v1/chat/completions"),
+                        (alice, f"/v1/traces/{SECRET}/feedback"),
+                    ]
+                ):
+                    await client.post(path, json=chat, headers=headers | {"x-request-id": f"mine-{place}"})
+                await client.post("/v1/files", content=b"x", headers=alice | {"x-request-id": "mine-7"})
+        return text.getvalue().splitlines()
+
+    lines = asyncio.run(main())
+    assert SECRET not in str(lines)
+    assert KEY not in str(lines)
+    if made is JSONFormatter:
+        read = [json.loads(line) for line in lines]
+        lines = [
+            f"[{' '.join(filter(None, (each['request_id'], each.get('owner'))))}] {each['message']}" for each in read
+        ]
+    chat_path, unknown = "POST /v1/chat/completions: refused with", "401 invalid_api_key"
+    assert lines[:4] == [
+        f"[mine-0] {chat_path} {unknown}: no Authorization header, from 127.0.0.1",
+        f"[mine-1] {chat_path} {unknown}: a scheme that is not Bearer, from 127.0.0.1",
+        f"[mine-2] POST a path that is not there: refused with {unknown}: a scheme that is not Bearer, from 127.0.0.1",
+        f"[mine-3] POST /v1/traces/{{id}}/feedback: refused with {unknown}: a key that nobody has, from 127.0.0.1",
+    ]
+    assert lines[4].startswith("[mine-4 alice] chatcmpl-")
+    assert lines[5] == (
+        f"[mine-5 alice] {chat_path} 429 rate_limit_exceeded: The key of 'alice' has its limit of 1 requests a minute."
+    )
+    left_out = "(left out; the setting log_prompts shows it)"
+    assert lines[6:] == [
+        f"[mine-6 alice] POST /v1/traces/{{id}}/feedback: refused with 400 invalid_value: {left_out}",
+        f"[mine-7 alice] POST /v1/files: refused with 400 invalid_value: {left_out}",
+    ]
 
 
 def test_who_leaves_is_logged_without_what_was_asked() -> None:

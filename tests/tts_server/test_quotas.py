@@ -110,28 +110,28 @@ def test_durations_are_written_as_openai_does(seconds: float, said: str) -> None
 def test_a_quota_without_limits_lets_everything_in_and_tells_nothing() -> None:
     quota = Quota("alice", KeyLimits())
     for _ in range(1000):
-        quota.admit(spends=True)
+        quota.admit()
     quota.charge(10**9)
-    quota.admit(spends=True)
+    quota.admit()
     assert quota.headers == {}
 
 
 def test_a_refused_request_takes_nothing() -> None:
     clock = Clock()
     quota = Quota("alice", KeyLimits(requests_per_minute=1), clock)
-    quota.admit(spends=True)
+    quota.admit()
     for _ in range(5):
         with pytest.raises(TooManyRequests, match="The key of 'alice' has its limit of 1 requests a minute"):
-            quota.admit(spends=True)
+            quota.admit()
     clock.now += 60
-    quota.admit(spends=True)
+    quota.admit()
 
 
 def test_one_that_waits_for_another_takes_no_request_of_the_minute() -> None:
     quota = Quota("alice", KeyLimits(requests_per_minute=3, concurrent_requests=1), Clock())
-    quota.admit(spends=True)
+    quota.admit()
     with quota.running(), pytest.raises(TooManyRequests, match="1 requests at once") as caught:
-        quota.admit(spends=True)
+        quota.admit()
     assert caught.value.headers["Retry-After"] == "1"
     assert quota.headers["x-ratelimit-remaining-requests"] == "2"
 
@@ -171,7 +171,7 @@ def test_one_owner_s_rate_is_not_another_s(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(settings=settings(tmp_path, requests_per_minute=2)) as client:
             for remaining in (1, 0):
-                response = await client.get("/v1/models", headers=ALICE)
+                response = await client.post("/v1/chat/completions", json=body(), headers=ALICE)
                 assert response.status_code == 200
                 assert response.headers["x-ratelimit-limit-requests"] == "2"
                 assert left(response, "requests") == remaining
@@ -193,6 +193,37 @@ def test_one_owner_s_rate_is_not_another_s(tmp_path: Path) -> None:
             assert (await client.get("/v1/models", headers=BOB)).status_code == 200
             assert (await client.get("/health", headers=ALICE)).status_code == 200
             assert (await client.get("/v1/models")).status_code == 401
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("standing_still")
+def test_only_what_computes_counts(tmp_path: Path) -> None:
+    async def main() -> None:
+        engine = FakeEngine(lambda r: "word " * 10_000, token_s=0.002)
+        limits = settings(tmp_path, requests_per_minute=2, concurrent_requests=1)
+        limits = limits.model_copy(update={"data_dir": tmp_path / "data", "traces": "redacted"})
+        app = create_app(engine, (), limits)
+        app.state.traces.start()
+        async with serving(app=app, headers=ALICE) as client:
+            trace = (await client.post("/v1/chat/completions", json=body(max_tokens=1))).json()["tts"]["trace_id"]
+            running = asyncio.create_task(client.post("/v1/chat/completions", json=body()))
+            await until(lambda: engine.live == 1)
+            # Now there is no request left, of the minute or at once.
+            assert (await client.post("/v1/chat/completions", json=body())).status_code == 429
+            assert (await client.post("/tokenize", json={"prompt": "x"})).status_code == 429
+            fetched = [route.path for route in routes() if "GET" in (route.methods or ())]
+            for path in fetched:
+                answer = await client.get(path.replace("{id:path}", "fake").replace("{id}", trace))
+                assert answer.status_code in (200, 404), path
+                assert (await client.head(path)).status_code in (200, 404), path
+            uploaded = await client.post("/v1/files", data={"purpose": "batch"}, files={"file": ("a", b"x")})
+            assert (await client.get(f"/v1/files/{uploaded.json()['id']}/content")).content == b"x"
+            assert (await client.delete(f"/v1/files/{uploaded.json()['id']}")).is_success
+            assert (await client.post("/v1/batches", json={})).status_code == 400
+            assert (await client.post(f"/v1/traces/{trace}/feedback", json={"correct": True})).is_success
+            running.cancel()
+        await app.state.batches.close()
 
     asyncio.run(main())
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Sequence
 from functools import partial
 
@@ -71,7 +72,7 @@ class Batches:
         Raises:
             ConfigError: what it left cannot be read.
         """
-        if not self._path.exists():
+        if not self._is_there:
             return
         try:
             await self._open()
@@ -109,6 +110,11 @@ class Batches:
                 self._task = asyncio.create_task(_run(runner, store))
                 self._store, self._runner = store, runner
             return self._store
+
+    @property
+    def _is_there(self) -> bool:
+        """Whether a former server left something; pathlib would raise where the directory may not be looked into."""
+        return os.path.exists(self._path)
 
     def _is_healthy(self) -> bool:
         return self._engine.healthy and not self._drain.begun

@@ -87,6 +87,19 @@ CACHED = Family(
 )
 PRM_TOKENS = Family("tts_prm_tokens_total", "counter", "Tokens that a reward model has computed.", _BY_STRATEGY)
 PRM_CALLS = Family("tts_prm_calls_total", "counter", "Calls of a reward model.", _BY_STRATEGY)
+OWNER_REQUESTS = Family(
+    "tts_owner_requests_total",
+    "counter",
+    "Requests of each API key's owner that may compute something, by the status with which they ended.",
+    ("owner", "status"),
+)
+OWNER_TOKENS = Family(
+    "tts_owner_tokens_total",
+    "counter",
+    "Tokens of each API key's owner: `prompt` are those of the owner's prompts, each once, `generated` those of all "
+    "samples, `prm` those that a reward model has computed.",
+    ("owner", "kind"),
+)
 STOPS = Family(
     "tts_budget_stops_total",
     "counter",

@@ -13,13 +13,12 @@ from strategies.budget import Account
 from tts_server.endpoints import Endpoints
 from tts_server.metrics import families as f
 from tts_server.plan import Plan
+from tts_server.usage import LEFT, Ledger
 
 NO_SEARCH = "none"
 """The strategy of requests that run none."""
 OTHER = "other"
 """The endpoint of requests that ask for something that is not there."""
-LEFT = "499"
-"""The status of requests whose client left."""
 
 
 class _Strategy:
@@ -66,6 +65,7 @@ class Metrics:
         self.queue_wait = f.QUEUE_WAIT.histogram(registry)
         self.running: dict[int, Scope] = {}
         """The requests under way."""
+        self.usage_of_owners = Ledger()
         self._endpoints = endpoints
         self._strategies: dict[str, _Strategy] = {}
         self._requests: dict[tuple[str, str, str], Counter] = {}
@@ -101,6 +101,7 @@ class Metrics:
         plans: Sequence[Plan] = state.get("plans", ())
         accounts: Sequence[Account] = state.get("accounts", ())
         name = plans[0].strategy if plans else NO_SEARCH
+        self.usage_of_owners.count(scope)
         self._count((self._endpoints.of(scope) or OTHER, name, str(state.get("status", LEFT))))
         if not accounts:
             return

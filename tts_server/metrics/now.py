@@ -104,6 +104,7 @@ class Now:
 
     def collect(self) -> Iterator[Metric]:
         yield from self._requests()
+        yield from self._owners()
         yield f.QUEUE.read([((), self._watched.queue.waiting)])
         yield f.SAMPLE_LIMIT.read([((), self._watched.queue.limit)])
         yield from self._upstreams()
@@ -123,6 +124,16 @@ class Now:
                 live[plan.strategy] += plan.account.live
         yield f.RUNNING.read(((name,), count) for name, count in sorted(running.items()))
         yield f.LIVE.read(((name,), count) for name, count in sorted(live.items()))
+
+    def _owners(self) -> Iterator[Metric]:
+        requests, tokens = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+        for owner, usage in self._metrics.usage_of_owners.named():
+            requests.update({(owner, status): count for status, count in usage.statuses.items()})
+            tokens[owner, "prompt"] += usage.cost.prompt_tokens
+            tokens[owner, "generated"] += usage.cost.completion_tokens
+            tokens[owner, "prm"] += usage.cost.prm_tokens
+        yield f.OWNER_REQUESTS.read(sorted(requests.items()))
+        yield f.OWNER_TOKENS.read(sorted(tokens.items()))
 
     def _policy(self) -> Iterator[Metric]:
         drift = self._watched.drift()

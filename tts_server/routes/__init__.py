@@ -19,6 +19,7 @@ from tts_server.routes import (
     strategies,
     tokenize,
     traces,
+    usage,
 )
 
 __all__ = ["ROUTERS", "routes"]
@@ -35,6 +36,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     files.router,
     batches.router,
     traces.router,
+    usage.router,
     metrics.router,
     health.router,
 )

@@ -185,7 +185,7 @@ class Traces:
             raise NotFound("This server keeps no traces; it does with the setting traces: redacted or full.")
         try:
             return await asyncio.to_thread(self._settled_first, read)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             log.error("traces: %s: %s", self._path, error)
             raise EngineUnavailable("The traces cannot be reached now: see the server's log.") from error
 
