@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from patience import NEVER_S
 from pydantic import BaseModel
 from served import served
 
@@ -24,7 +25,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def client(url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=NEVER_S) as client:
         yield client
 
 
@@ -262,7 +263,7 @@ def test_the_order_of_a_stream(client: openai.OpenAI, strategy: str) -> None:
 
 
 def test_a_body_has_all_that_the_specification_requires(url: str) -> None:
-    seen = httpx.post(f"{url}/v1/chat/completions", json={"model": MODEL, "messages": QUESTION}).json()
+    seen = httpx.post(f"{url}/v1/chat/completions", json={"model": MODEL, "messages": QUESTION}, timeout=NEVER_S).json()
     assert {"id", "object", "created", "model", "choices", "usage"} <= seen.keys()
     (choice,) = seen["choices"]
     assert choice.keys() == {"index", "message", "finish_reason", "logprobs"}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import NEVER_S
 from served import served
 
 HERE = Path(__file__).parent
@@ -32,7 +33,7 @@ def url() -> Iterator[str]:
 def printed(command: list[str], **env: str) -> Any:
     """What a script prints as JSON; nothing else of the environment tells it where to go."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "LANGCHAIN_"))}
-    done = subprocess.run(command, env=kept | env, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=kept | env, capture_output=True, text=True, timeout=NEVER_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -167,7 +168,7 @@ def test_the_load_test_of_vllm(url: str, tmp_path: Path) -> None:
     out = ["--save-result", "--result-dir", str(tmp_path), "--result-filename", "seen.json", "--disable-tqdm"]
     done = subprocess.run(
         [sys.executable, "-c", VLLM_BENCH, *flags, *work, *body, *out],
-        capture_output=True, text=True, timeout=200, check=False,
+        capture_output=True, text=True, timeout=NEVER_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     seen = json.loads((tmp_path / "seen.json").read_text())

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import openai
 import pytest
+from patience import NEVER_S
 from served import served
 
 PROMPT = "What is 2 + 2?"
@@ -13,7 +14,7 @@ PROMPT = "What is 2 + 2?"
 def client() -> Iterator[openai.OpenAI]:
     with (
         served("--engine", "fake", "--prm", "fake", "--log-level", "warning") as (url, _),
-        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=NEVER_S) as client,
     ):
         yield client
 

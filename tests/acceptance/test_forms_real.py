@@ -6,6 +6,7 @@ from typing import Any
 
 import openai
 import pytest
+from patience import NEVER_S
 from served import served
 
 pytestmark = pytest.mark.real
@@ -44,7 +45,7 @@ SUM: Any = {
 def client() -> Iterator[openai.OpenAI]:
     with (
         served("--model", MODEL, "--engine", "vllm", "--max-model-len", "2048") as (url, _),
-        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=300) as client,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=NEVER_S) as client,
     ):
         yield client
 

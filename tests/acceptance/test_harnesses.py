@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from patience import NEVER_S
 from served import served
 
 from bench.harnesses.compare import read_log
@@ -51,7 +52,7 @@ def data(tmp_path: Path) -> Path:
 
 def ran(command: list[str], data: Path, **env: str) -> None:
     given = {**os.environ, "TTS_BENCH_DATA": str(data), "HF_HUB_OFFLINE": "1", **env}
-    done = subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, timeout=NEVER_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

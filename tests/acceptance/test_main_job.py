@@ -12,6 +12,7 @@ import httpx
 import openai
 import psutil
 import pytest
+from patience import NEVER_S
 from served import served
 
 pytestmark = pytest.mark.real
@@ -32,7 +33,7 @@ def server() -> Iterator[tuple[str, Any]]:
 
 @pytest.fixture
 def client(server: tuple[str, Any]) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server[0]}/v1", api_key="none", max_retries=0, timeout=300) as client:
+    with openai.OpenAI(base_url=f"{server[0]}/v1", api_key="none", max_retries=0, timeout=NEVER_S) as client:
         yield client
 
 
@@ -123,10 +124,10 @@ def test_an_engine_that_dies_is_started_again(server: tuple[str, Any], client: o
         os.kill(child.pid, signal.SIGKILL)
     with pytest.raises(openai.APIError, match="engine"):
         list(stream)
-    assert httpx.get(f"{url}/ready").status_code == 503
-    assert httpx.get(f"{url}/health").status_code == 200
+    assert httpx.get(f"{url}/ready", timeout=NEVER_S).status_code == 503
+    assert httpx.get(f"{url}/health", timeout=NEVER_S).status_code == 200
     for _ in range(TRIES):
-        if httpx.get(f"{url}/ready").status_code == 200:
+        if httpx.get(f"{url}/ready", timeout=NEVER_S).status_code == 200:
             break
         time.sleep(0.5)
     reply = client.chat.completions.create(

@@ -10,6 +10,7 @@ from typing import Any
 import openai
 import pytest
 from batching import jsonl, line
+from patience import NEVER_S
 from served import served
 
 
@@ -23,14 +24,15 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def client(data_dir: Path) -> Iterator[openai.OpenAI]:
     with (
         served("--engine", "fake", "--prm", "fake") as (url, _),
-        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=NEVER_S) as client,
     ):
         yield client
 
 
 def waited(client: openai.OpenAI, id_: str) -> Any:
-    """The batch when it has ended; half a minute is never."""
-    for _ in range(600):
+    """The batch when it has ended."""
+    until = time.monotonic() + NEVER_S
+    while time.monotonic() < until:
         batch = client.batches.retrieve(id_)
         if batch.status in ("completed", "failed", "expired", "cancelled"):
             return batch
@@ -129,7 +131,7 @@ def test_a_batch_outlives_a_server_that_is_killed(data_dir: Path, monkeypatch: p
                 pass
             process.kill()
             client.close()
-            process.wait(20)
+            process.wait(NEVER_S)
         now = stored(data_dir)
         assert before.items() <= now.items()
         assert at_least <= len(now) < LINES

@@ -7,6 +7,7 @@ from typing import Any
 import openai
 import pytest
 from openai.lib.streaming.responses import ResponseStreamEvent
+from patience import NEVER_S
 from pydantic import BaseModel
 from served import served
 
@@ -44,7 +45,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def client(url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=NEVER_S) as client:
         yield client
 
 

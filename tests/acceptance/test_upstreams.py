@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from patience import NEVER_S
 from served import served
 
 QUESTION = "Think of the number 17, and tell me in detail what it is and where it comes from."
@@ -14,14 +15,14 @@ SEARCH = {"strategy": "best_of_n", "n": 4, "prm": "judge"}
 
 def ask(url: str) -> dict[str, Any]:
     body = {"model": "fake", "messages": [{"role": "user", "content": QUESTION}], "tts": SEARCH}
-    answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60)
+    answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=NEVER_S)
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found
 
 
 def live(url: str) -> bool:
-    page = httpx.get(f"{url}/metrics").text
+    page = httpx.get(f"{url}/metrics", timeout=NEVER_S).text
     return any(line.startswith("tts_live_samples{") and not line.endswith(" 0.0") for line in page.splitlines())
 
 
@@ -41,9 +42,9 @@ def test_a_search_survives_the_death_of_the_upstream_that_it_runs_on(tmp_path: P
                 assert not asked.done()
                 time.sleep(0.02)
             (one if at_a else other).kill()
-            told = asked.result(60)
-            page = httpx.get(f"{url}/metrics").text
-            assert httpx.get(f"{url}/ready").status_code == 200
+            told = asked.result(NEVER_S)
+            page = httpx.get(f"{url}/metrics", timeout=NEVER_S).text
+            assert httpx.get(f"{url}/ready", timeout=NEVER_S).status_code == 200
     assert told["tts"]["stop_reason"] is None
     assert told["tts"]["answer"]
     assert told["usage"]["completion_tokens"] == told["tts"]["usage"]["completion_tokens"]

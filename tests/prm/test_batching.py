@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
+from patience import NEVER_S
 
 from prm import Layout, PRMError
 from prm.batching import Batcher, Planned, Scores
@@ -76,7 +77,7 @@ def test_what_comes_while_a_batch_is_read_is_in_the_next() -> None:
 
     def before() -> None:
         started.set()
-        go.wait(10)
+        go.wait(NEVER_S)
 
     reader = Lengths(before=before)
 
@@ -120,7 +121,7 @@ def test_a_cancelled_call_drops_what_has_not_begun_and_tells_what_has() -> None:
 
     def before() -> None:
         started.set()
-        go.wait(10)
+        go.wait(NEVER_S)
 
     reader = Lengths(most=1, before=before)
 
@@ -190,13 +191,13 @@ def test_a_loop_that_is_gone_harms_no_other() -> None:
 
     def before() -> None:
         started.set()
-        go.wait(10)
+        go.wait(NEVER_S)
 
     with batcher(Lengths(before=before)) as made:
         loop = asyncio.new_event_loop()
         task = loop.create_task(made.read(layouts(1), None))
         loop.run_until_complete(asyncio.sleep(0))
-        started.wait(10)
+        started.wait(NEVER_S)
         task.cancel()
         loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
         loop.close()

@@ -222,10 +222,12 @@ def test_one_score_a_step_in_the_order_asked(make: Callable[[float], Member]) ->
     results = score(prm, SOLUTIONS)
     check_scores(SOLUTIONS, results)
     assert all(0 <= s <= 1 for result in results for s in result.scores)
-    assert results[0].scores == results[3].scores
-    assert len({result.scores for result in results}) == 3
+    # A kernel sums in another order where a row lies elsewhere in its batch: the last bits may differ.
+    assert results[0].scores == pytest.approx(results[3].scores)
+    assert results[0].scores != pytest.approx(results[1].scores)
     backwards = score(prm, SOLUTIONS[::-1])
-    assert [r.scores for r in backwards] == [r.scores for r in results[::-1]]
+    for there, back in zip(results, backwards[::-1], strict=True):
+        assert back.scores == pytest.approx(there.scores)
 
 
 def test_a_batch_scores_as_one_by_one(make: Callable[[float], Member]) -> None:
@@ -259,7 +261,8 @@ def test_concurrent_calls_do_not_mix(make: Callable[[float], Member]) -> None:
         return await asyncio.gather(*(prm.score(QUESTION, [solution]) for solution in SOLUTIONS))
 
     alone = [score(prm, [solution])[0].scores for solution in SOLUTIONS]
-    assert [results[0].scores for results in asyncio.run(main())] == alone
+    for (together,), single in zip(asyncio.run(main()), alone, strict=True):
+        assert together.scores == pytest.approx(single)
 
 
 def test_cancelling_leaves_nothing_behind(make: Callable[[float], Member]) -> None:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Sequence
 
 import pytest
+from patience import NEVER_S
 
 from prm import Aggregation, Classes, FamilyPRM, Head, Layout, OnTokens, PRMError, PRMInputError, ProcessRewardModel
 from prm.family import labels, layout
@@ -102,7 +103,7 @@ def test_a_config_that_leaves_out_its_labels_has_two() -> None:
 def test_a_very_long_text_is_laid_out_beside_the_event_loop() -> None:
     class Slow(Characters):
         def layouts(self, question: str, steps: Sequence[str]) -> tuple[Layout, ...]:
-            assert free.wait(30)
+            assert free.wait(NEVER_S)
             return super().layouts(question, steps[:1])
 
     async def main() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import NEVER_S
 from running import score, with_prm
 from tiny_prm import QUESTION
 
@@ -104,13 +105,13 @@ def test_the_event_loop_stays_free_while_a_batch_is_read(saved: Saved, monkeypat
 
     def slow(self: IncrementalReader, layouts: Any) -> Any:
         reading.set()
-        assert free.wait(30)
+        assert free.wait(NEVER_S)
         return read(self, layouts)
 
     async def main(prm: FamilyPRM) -> None:
         monkeypatch.setattr(IncrementalReader, "read", slow)
         call = asyncio.create_task(prm.score(QUESTION, [STEPS]))
-        await asyncio.to_thread(reading.wait, 30)
+        await asyncio.to_thread(reading.wait, NEVER_S)
         free.set()
         assert len((await call)[0].scores) == len(STEPS)
 

@@ -3,6 +3,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
+from patience import NEVER_S
 from searching import TASK, BreakingEngine, world
 
 from strategies.attempts import attempt, in_order, sub_seed
@@ -46,7 +47,7 @@ def test_the_next_begins_as_soon_as_any_has_ended() -> None:
             gate.set()
 
     async def main() -> None:
-        async with aclosing(in_order(begin, 5, 2)) as results, asyncio.timeout(5):
+        async with aclosing(in_order(begin, 5, 2)) as results, asyncio.timeout(NEVER_S):
             await anext(results)
 
     asyncio.run(main())

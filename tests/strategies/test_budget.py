@@ -5,6 +5,7 @@ from contextlib import aclosing
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patience import NEVER_S
 from searching import TASK, world
 
 from prm import FakePRM, OnTokens, PRMError, PRMInputError, StepScores
@@ -163,7 +164,7 @@ def test_a_hanging_engine_is_left_at_the_deadline() -> None:
     account = Account(Budget(deadline_s=0.05))
 
     async def main() -> list[Chunk]:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(NEVER_S):
             return await drawn(account, engine, 2)
 
     chunks = asyncio.run(main())
@@ -314,7 +315,7 @@ def test_a_hanging_reward_model_is_left_at_the_deadline() -> None:
     account = Account(Budget(deadline_s=0.05))
 
     async def main() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(NEVER_S):
             await account.meter_prm(FakePRM(delay_s=3600)).score("q", STEPS)
 
     with pytest.raises(BudgetSpent) as caught:

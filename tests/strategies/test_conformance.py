@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patience import NEVER_S
 from pydantic import ValidationError
 from searching import TASK, BreakingEngine, CrowdedEngine, LosingEngine, begin, broken, search, withheld, world
 from virtual_time import in_virtual_time
@@ -210,7 +211,7 @@ def test_no_budget_is_exceeded_and_every_token_is_counted(
 def test_a_deadline_returns_what_there_is(entry: Entry, token_s: float) -> None:
     async def main() -> None:
         engine = FakeEngine(world(steps=400), token_s=token_s)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(NEVER_S):
             done = await search(entry, engine, reward(entry), budget=Budget(deadline_s=0.1), **few(entry))
         assert done.account.stop_reason == "deadline"
         assert done.final.best.sample.finish_reason == "budget"
@@ -225,7 +226,7 @@ def test_a_deadline_returns_what_there_is(entry: Entry, token_s: float) -> None:
 def test_a_deadline_does_not_wait_for_scores(entry: Entry) -> None:
     async def main() -> None:
         prm = reward(entry, FakePRM(delay_s=3600))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(NEVER_S):
             done = await search(
                 entry, FakeEngine(world()), prm, budget=Budget(deadline_s=0.2), **few(entry, selector="weighted")
             )
@@ -245,7 +246,7 @@ def test_a_deadline_does_not_wait_for_algebra(entry: Entry, monkeypatch: pytest.
     async def main() -> None:
         engine = FakeEngine(lambda request: r"So \boxed{\sqrt{x}}.")
         account = Account(Budget(deadline_s=0.2))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(NEVER_S):
             async with aclosing(begin(entry, engine, reward(entry), account=account, **few(entry))) as events:
                 *_, final = [event async for event in account.watched(events)]
         assert isinstance(final, Final)
@@ -337,7 +338,7 @@ def test_cancelling_at_any_await_leaves_nothing_behind(entry: Entry) -> None:
             await asyncio.sleep(0)
         done = task.done()
         task.cancel()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(NEVER_S):
             await asyncio.gather(task, return_exceptions=True)
         assert task.cancelled() != done
         assert asyncio.all_tasks() == {asyncio.current_task()}

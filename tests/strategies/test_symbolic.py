@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import NEVER_S
 
 from strategies import symbolic
 
@@ -99,7 +100,8 @@ def test_no_worker_outlives_the_interpreter(ending: str) -> None:
     assert (key, result.stderr) == ("1024", "")
     assert workers.split()
     for pid in workers.split():
-        for _ in range(500):
+        until = time.monotonic() + NEVER_S
+        while time.monotonic() < until:
             if not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes():
                 break
             time.sleep(0.01)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from patience import NEVER_S
 
 from prm import ProcessRewardModel
 from tts_server.app import create_app
@@ -42,7 +43,7 @@ async def batching(
     await app.state.batches.start()
     try:
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://server", timeout=30) as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://server", timeout=NEVER_S) as client:
             yield client
     finally:
         await app.state.batches.close()
@@ -66,7 +67,7 @@ async def submit(client: httpx.AsyncClient, lines: Sequence[Any] | bytes, **fiel
 async def ended(client: httpx.AsyncClient, batch: dict[str, Any], *statuses: str) -> dict[str, Any]:
     """The batch once it has one of these statuses, or has come to its end."""
     last = statuses or ("failed", "completed", "expired", "cancelled")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(NEVER_S):
         while (seen := (await client.get(f"/v1/batches/{batch['id']}")).json())["status"] not in last:  # noqa: ASYNC110  as its clients do
             await asyncio.sleep(0.01)
     found: dict[str, Any] = seen

@@ -10,13 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from patience import NEVER_S
+
 COMMAND = (sys.executable, "-m", "tts_server.cli")
 
 
 @contextmanager
 def served(
     *arguments: str,
-    timeout_s: float = 300,
+    timeout_s: float = NEVER_S,
     command: Sequence[str] = COMMAND,
     cwd: Path | None = None,
     env: Mapping[str, str] = os.environ,
@@ -51,7 +53,7 @@ def served(
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        process.wait(60)
-        reader.join(10)
+        process.wait(NEVER_S)
+        reader.join(NEVER_S)
         assert process.stdout
         process.stdout.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from patience import NEVER_S
 
 from prm import ProcessRewardModel
 from tts_server.app import create_app
@@ -46,7 +47,7 @@ async def serving(
     try:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30, limits=limits
+            base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=NEVER_S, limits=limits
         ) as client:
             yield client
     finally:
@@ -85,7 +86,7 @@ def content(chunks: Sequence[dict[str, Any]], index: int = 0, key: str = "conten
 
 
 async def until(true: Callable[[], bool]) -> None:
-    """Waits for something that happens in this event loop; ten seconds are never."""
-    async with asyncio.timeout(10):
+    """Waits for something that happens in this event loop."""
+    async with asyncio.timeout(NEVER_S):
         while not true():  # noqa: ASYNC110  what is waited for sets no event
             await asyncio.sleep(0.005)

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from patience import NEVER_S
 
 from tts_server import catalog
 from tts_server.catalog import MODELS, Catalog, CatalogError, Model
@@ -272,10 +273,10 @@ def test_a_second_pull_waits_for_the_first_and_finds_its_work(toys: Catalog, pro
     with locked(directory / ".toy.lock", lambda: None):
         second = threading.Thread(target=toys.pull, args=("toy", tell))
         second.start()
-        assert waits.wait(10)
+        assert waits.wait(NEVER_S)
         (directory / "toy").mkdir()
         (directory / "toy" / "config.json").write_text("{}")
-    second.join(10)
+    second.join(NEVER_S)
     assert told.text == "Waiting for another process that is pulling toy"
     assert programs.commands == []
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import NEVER_S
 from serving import serving, until
 from typer.testing import CliRunner, Result
 
@@ -237,14 +238,14 @@ class Typed:
             assert self._grown.wait_for(lambda: self.text.count(text) >= times, 60), self.text
 
     def end(self) -> int:
-        code = self.process.wait(60)
-        self._reader.join(10)
+        code = self.process.wait(NEVER_S)
+        self._reader.join(NEVER_S)
         return code
 
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(NEVER_S)
         os.close(self._terminal)
 
     def _read(self) -> None:

@@ -6,6 +6,7 @@ import inspect
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI, Request, Response
+from patience import NEVER_S
 from pydantic import BaseModel
 from serving import serving
 
@@ -88,7 +89,9 @@ def test_an_endpoint_of_a_request_and_a_body_is_called_at_once() -> None:
     async def main() -> None:
         app = FastAPI()
         app.include_router(router)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://test", timeout=NEVER_S
+        ) as client:
             assert (await client.post("/direct", json={"n": 3})).text == "3"
 
     asyncio.run(main())

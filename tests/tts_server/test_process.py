@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from patience import NEVER_S
 
 from tts_server.process import ProcessFailed, locked, run
 
@@ -75,9 +76,9 @@ def test_a_lock_lets_one_in_at_a_time(tmp_path: Path) -> None:
     other = threading.Thread(target=second)
     with locked(tmp_path / "lock", lambda: None):
         other.start()
-        assert waits.wait(10)
+        assert waits.wait(NEVER_S)
         assert not inside.is_set()
-    other.join(10)
+    other.join(NEVER_S)
     assert inside.is_set()
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from patience import NEVER_S
 
 from tts_server.app import create_app
 from tts_server.config import ConfigError, Settings
@@ -64,7 +65,7 @@ def slow(token_s: float, grace_s: float, start_s: float = 0) -> tuple[str, ...]:
 def line(running: subprocess.Popen[str]) -> str:
     assert running.stdout
     said = running.stdout.readline().strip()
-    if not said and running.wait(20) and running.stderr:
+    if not said and running.wait(NEVER_S) and running.stderr:
         raise AssertionError(running.stderr.read())
     return said
 
@@ -86,11 +87,13 @@ class Asked(threading.Thread):
         self.text = ""
         self.error: Exception | None = None
         self.start()
-        assert self.begun.wait(20)
+        assert self.begun.wait(NEVER_S)
 
     def run(self) -> None:
         try:
-            with httpx.stream("POST", self._url + "/v1/chat/completions", json={**CHAT, "stream": True}) as response:
+            with httpx.stream(
+                "POST", self._url + "/v1/chat/completions", json={**CHAT, "stream": True}, timeout=NEVER_S
+            ) as response:
                 for text in response.iter_text():
                     self.text += text
                     self.begun.set()
@@ -103,23 +106,23 @@ def test_a_signal_lets_running_requests_end_and_takes_no_new_ones(number: signal
     with process(*slow(0.3, 60)) as running:
         url = url_of(running)
         asked = Asked(url)
-        assert httpx.get(url + "/ready").status_code == 200
+        assert httpx.get(url + "/ready", timeout=NEVER_S).status_code == 200
         running.send_signal(number)
-        while (ready := httpx.get(url + "/ready")).status_code == 200:
+        while (ready := httpx.get(url + "/ready", timeout=NEVER_S)).status_code == 200:
             pass
         assert ready.status_code == 503
         assert ready.json()["error"]["message"] == "The server is going down."
-        assert httpx.get(url + "/health").status_code == 200
-        refused = httpx.post(url + "/v1/chat/completions", json=CHAT)
+        assert httpx.get(url + "/health", timeout=NEVER_S).status_code == 200
+        refused = httpx.post(url + "/v1/chat/completions", json=CHAT, timeout=NEVER_S)
         assert refused.status_code == 503
         assert refused.headers["connection"] == "close"
         assert refused.headers["retry-after"] == "5"
-        asked.join(60)
+        asked.join(NEVER_S)
         assert asked.error is None
         assert '"finish_reason":"stop"' in asked.text
         assert asked.text.endswith("data: [DONE]\n\n")
         assert line(running) == "closed 0"
-        assert running.wait(30) == 0
+        assert running.wait(NEVER_S) == 0
 
 
 def test_a_search_that_does_not_end_in_its_grace_answers_with_what_it_has() -> None:
@@ -128,25 +131,27 @@ def test_a_search_that_does_not_end_in_its_grace_answers_with_what_it_has() -> N
         while '"content"' not in asked.text:
             time.sleep(0.05)
         running.send_signal(signal.SIGTERM)
-        asked.join(60)
+        asked.join(NEVER_S)
         assert asked.error is None
         assert '"finish_reason":"length"' in asked.text
         assert '"stop_reason":"deadline"' in asked.text
         assert asked.text.endswith("data: [DONE]\n\n")
         assert line(running) == "closed 0"
-        assert running.wait(30) == 0
+        assert running.wait(NEVER_S) == 0
 
 
 def test_a_second_signal_ends_it_at_once() -> None:
     with process(*slow(0.5, 60)) as running:
-        asked = Asked(url_of(running))
+        url = url_of(running)
+        asked = Asked(url)
         running.send_signal(signal.SIGTERM)
         # Two signals of one kind that are pending at once are one.
-        time.sleep(0.3)
+        while httpx.get(url + "/ready", timeout=NEVER_S).status_code == 200:
+            pass
         running.send_signal(signal.SIGTERM)
         assert line(running) == "closed 0"
-        assert running.wait(10) == 0
-        asked.join(10)
+        assert running.wait(NEVER_S) == 0
+        asked.join(NEVER_S)
         assert "[DONE]" not in asked.text
         assert running.stderr
         assert running.stderr.read() == "ending: 1 request, at most 60 s; again aborts\naborting: 1 request\n"
@@ -155,15 +160,16 @@ def test_a_second_signal_ends_it_at_once() -> None:
 def test_what_does_not_end_in_its_grace_is_told_so() -> None:
     with process(*slow(5, 0.4)) as running, ThreadPoolExecutor() as pool:
         url = url_of(running)
-        asked = pool.submit(httpx.post, url + "/v1/chat/completions", json=CHAT, timeout=20)
-        time.sleep(0.5)
+        asked = pool.submit(httpx.post, url + "/v1/chat/completions", json=CHAT, timeout=NEVER_S)
+        while not re.search(r"^tts_live_samples\{.*\} [1-9]", httpx.get(url + "/metrics", timeout=NEVER_S).text, re.M):
+            time.sleep(0.01)
         running.send_signal(signal.SIGTERM)
-        response = asked.result(20)
+        response = asked.result(NEVER_S)
         assert response.status_code == 503
         assert response.headers["retry-after"] == "5"
         assert response.json()["error"]["code"] == "engine_unavailable"
         assert line(running) == "closed 0"
-        assert running.wait(10) == 0
+        assert running.wait(NEVER_S) == 0
         assert running.stderr
         assert "Traceback" not in running.stderr.read()
 
@@ -173,7 +179,7 @@ def test_a_signal_while_the_model_loads_ends_it() -> None:
         assert line(running) == "starting"
         running.send_signal(signal.SIGTERM)
         assert line(running) == "closed 0"
-        assert running.wait(10) != 0
+        assert running.wait(NEVER_S) != 0
         assert running.stdout
         assert running.stdout.read() == ""
 
@@ -187,7 +193,7 @@ def test_a_port_that_is_taken_is_an_error() -> None:
             cwd=Path(__file__).parents[2],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=NEVER_S,
             check=False,
         )
         assert other.returncode == 1

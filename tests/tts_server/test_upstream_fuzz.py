@@ -11,6 +11,7 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from patience import NEVER_S
 from serving import ask, serving, until
 from upstream import StandIn
 
@@ -76,7 +77,7 @@ def runner() -> Iterator[asyncio.Runner]:
 @asynccontextmanager
 async def asked(sayer: Sayer) -> AsyncIterator[Upstream]:
     async with await asyncio.start_server(sayer, "127.0.0.1", 0) as server:
-        http = Upstream(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", retries=0, read_timeout_s=5)
+        http = Upstream(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", retries=0, read_timeout_s=NEVER_S)
         try:
             yield http
         finally:
@@ -135,7 +136,7 @@ def test_any_bytes_are_frames_and_json_or_a_declared_error(
     sayer = Sayer()
     said = head + (as_chunks(body, size) if b"chunked" in head else body)
     sayer.bytes, sayer.cut = said[: len(said) - shorn], cut
-    for found in runner.run(asyncio.wait_for(heard(sayer), 20)):
+    for found in runner.run(asyncio.wait_for(heard(sayer), NEVER_S)):
         assert not isinstance(found, APIError) or (found.status != 500 and json.dumps(found.body))
 
 
@@ -308,7 +309,7 @@ def test_any_answers_at_the_start_are_told_in_a_sentence(runner: asyncio.Runner,
         sayer.bytes = HEAD + serves
         async with await asyncio.start_server(sayer, "127.0.0.1", 0) as server:
             url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            engine = OpenAIEngine(url, start_timeout_s=20, retries=0)
+            engine = OpenAIEngine(url, start_timeout_s=NEVER_S, retries=0)
             with suppress(UpstreamError):
                 await engine.start()
             await engine.close()

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from patience import NEVER_S
 
 from bench.faults.kinds import Fault, Mark
 from bench.faults.upstream import MODEL, FaultyUpstream
@@ -16,7 +17,7 @@ from bench.faults.upstream import MODEL, FaultyUpstream
 @asynccontextmanager
 async def asked() -> AsyncIterator[tuple[FaultyUpstream, httpx.AsyncClient]]:
     upstream = FaultyUpstream(seed=3)
-    async with upstream.serve() as url, httpx.AsyncClient(base_url=url, timeout=10) as http:
+    async with upstream.serve() as url, httpx.AsyncClient(base_url=url, timeout=NEVER_S) as http:
         yield upstream, http
     assert (upstream.live, upstream.connections) == (0, 0)
 
@@ -78,8 +79,8 @@ def test_whoever_waits_for_nothing_leaves_and_may_not_have_read(fault: Fault) ->
     async def main() -> None:
         async with asked() as (upstream, http):
             with pytest.raises(httpx.ReadTimeout):
-                await http.post("/v1/completions", json=body(fault), timeout=httpx.Timeout(10, read=0.3))
-            async with asyncio.timeout(5):
+                await http.post("/v1/completions", json=body(fault), timeout=httpx.Timeout(NEVER_S, read=0.3))
+            async with asyncio.timeout(NEVER_S):
                 while upstream.live:  # noqa: ASYNC110  it sets no event
                     await asyncio.sleep(0.01)
             assert upstream.counts[7].tokens == 0

@@ -6,6 +6,7 @@ from email.utils import formatdate
 
 import httpx
 import pytest
+from patience import NEVER_S
 from scripted import DONE, NOTHING, WHOLE, Reply, chunk, scripted
 from serving import until
 
@@ -127,7 +128,7 @@ def test_a_search_that_takes_too_long_is_left_and_not_repeated() -> None:
     async def main() -> None:
         async with scripted(Reply(hang=True)) as server, AsyncClient(server.url, model="fake") as client:
             with pytest.raises(TimedOut, match="in time"):
-                await client.chat("?", timeout=0.5)
+                await client.chat("?", timeout=httpx.Timeout(NEVER_S, read=0.5))
             assert len(server.requests) == 1
             await until(lambda: server.left == 1)
 
@@ -138,7 +139,7 @@ def test_the_time_to_connect_is_bounded_apart() -> None:
     for given, read, connect in ((600.0, 600, 5), (2.0, 2, 2), (httpx.Timeout(None), None, None)):
         timeout = http_options("http://127.0.0.1:9", None, given, None)["timeout"]
         assert (timeout.read, timeout.connect) == (read, connect)
-        with httpx.Client() as http:
+        with httpx.Client(timeout=NEVER_S) as http:
             sent = chat("?", "fake", None, given, {}).request(http).extensions["timeout"]
         assert (sent["read"], sent["connect"]) == (read, connect)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from patience import NEVER_S
 from tiny_model import save_tiny_model
 from upstream import StandIn
 
@@ -377,7 +378,7 @@ def test_cancelling_the_consumer_stops_the_generation(member: Member, turns: int
 
 async def resting(member: Member) -> None:
     """Waits until nothing is generated any more."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(NEVER_S):
         while True:
             before = member.work()
             await asyncio.sleep(0.1)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from serving import until
 from upstream import Failure, StandIn
 
 from strategies.base import Chunk, Prompt, Refused, Sample, Sampling
@@ -42,12 +43,6 @@ async def samples_of(engine: OpenAIEngine, prompt: Prompt, sampling: Sampling = 
         samples[chunk.index].chunks.append(chunk)
     assert all(sample.finish_reason for sample in samples)
     return samples
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not true():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:

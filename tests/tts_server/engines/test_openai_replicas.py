@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from serving import serving
+from serving import serving, until
 from upstream import Body, Failure, StandIn
 
 from prm import FakePRM
@@ -87,12 +87,6 @@ async def samples_of(
         samples[chunk.index].chunks.append(chunk)
     assert all(sample.finish_reason for sample in samples)
     return samples
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not true():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:

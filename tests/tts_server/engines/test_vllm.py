@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import NEVER_S
 from serving import serving
 
 from prm import FakePRM
@@ -365,13 +366,13 @@ def test_the_engine_comes_back_from_death(served: Served) -> None:
 
     async def main() -> str:
         with pytest.raises(EngineUnavailable, match="restarting"):
-            await asyncio.wait_for(killed(), 20)
+            await asyncio.wait_for(killed(), NEVER_S)
         assert not engine.healthy
         with pytest.raises(EngineUnavailable, match="restarting") as refused:
             await gather(engine, CHAT, GREEDY)
         assert isinstance(refused.value, APIError)
         assert int(refused.value.headers["Retry-After"]) > 0
-        async with asyncio.timeout(200):
+        async with asyncio.timeout(NEVER_S):
             while not engine.healthy:  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
         return (await gather(engine, CHAT, GREEDY))[0].text
@@ -389,27 +390,27 @@ def test_a_search_whose_engine_is_killed_has_one_answer_and_the_next_a_right_one
 
     async def main() -> None:
         async with serving(engine, [FakePRM()]) as client:
-            before = await client.post("/v1/chat/completions", json=greedy, timeout=120)
+            before = await client.post("/v1/chat/completions", json=greedy, timeout=NEVER_S)
             body = {"model": "smol", "messages": question, "tts": search}
-            asked = asyncio.create_task(client.post("/v1/chat/completions", json=body, timeout=120))
-            async with asyncio.timeout(60):
+            asked = asyncio.create_task(client.post("/v1/chat/completions", json=body, timeout=NEVER_S))
+            async with asyncio.timeout(NEVER_S):
                 while not unfinished(engine):
                     assert not asked.done()
                     await asyncio.sleep(0.01)
             restarts = engine.restarts
             (core,) = children("EngineCore")
             os.kill(core.pid, signal.SIGKILL)
-            answer = await asyncio.wait_for(asked, 20)
+            answer = await asyncio.wait_for(asked, NEVER_S)
             if answer.status_code == 200:
                 assert answer.json()["tts"]["stop_reason"] == "engine"
             else:
                 assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")
                 assert int(answer.headers["retry-after"]) > 0
             assert (await client.get("/health")).status_code in (200, 503)
-            async with asyncio.timeout(200):
+            async with asyncio.timeout(NEVER_S):
                 while not engine.healthy:  # noqa: ASYNC110
                     await asyncio.sleep(0.2)
-            after = await client.post("/v1/chat/completions", json=greedy, timeout=120)
+            after = await client.post("/v1/chat/completions", json=greedy, timeout=NEVER_S)
             assert after.json()["choices"] == before.json()["choices"]
             assert engine.restarts == restarts + 1
 
@@ -423,10 +424,10 @@ def test_an_idle_death_is_seen_and_closing_in_the_restart_leaves_nothing(served:
     async def main() -> None:
         (core,) = children("EngineCore")
         os.kill(core.pid, signal.SIGKILL)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(NEVER_S):
             while engine.healthy:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(NEVER_S):
             while not children("EngineCore"):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         await engine.close()

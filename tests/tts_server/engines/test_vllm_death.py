@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
 from mortal_vllm import Builder, install
-from serving import QUESTION, serving
+from serving import QUESTION, serving, until
 
 from strategies.base import Chunk, Prompt, Sampling
 from tts_server.engines import restarts, vllm
@@ -33,12 +33,6 @@ async def started() -> AsyncIterator[VLLMEngine]:
         yield engine
     finally:
         await engine.close()
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not true():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 async def gather(engine: VLLMEngine, n: int = 1) -> list[Chunk]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from patience import NEVER_S
 from tiny_prm import QUESTION, save_tiny_prm
 
 from prm.transformers import load_prm
@@ -47,7 +48,7 @@ def vllm_serves(model: Path, *arguments: str) -> Iterator[str]:
 
 def _wait(server: "subprocess.Popen[bytes]", url: str) -> None:
     """Until it serves."""
-    with httpx.Client(transport=httpx.HTTPTransport(retries=0)) as client:
+    with httpx.Client(transport=httpx.HTTPTransport(retries=0), timeout=NEVER_S) as client:
         while server.poll() is None:
             try:
                 if client.get(f"{url}/health").status_code == 200:

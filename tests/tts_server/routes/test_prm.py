@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from patience import NEVER_S
 
 from prm import FakePRM, OnTokens, PRMInputError, ProcessRewardModel, StepScores
 from tts_server.handlers import HANDLERS
@@ -40,7 +41,7 @@ def app(*prms: ProcessRewardModel) -> FastAPI:
 def post(body: object, *prms: ProcessRewardModel) -> httpx.Response:
     async def main() -> httpx.Response:
         transport = httpx.ASGITransport(app(*prms))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=NEVER_S) as client:
             return await client.post("/v1/prm/score", json=body)
 
     return asyncio.run(main())
