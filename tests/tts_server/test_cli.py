@@ -172,3 +172,20 @@ def test_both_commands_say_their_version(command: str) -> None:
     done = subprocess.run([sys.executable, "-m", command, "--version"], cwd=ROOT, capture_output=True, text=True)  # noqa: PLW1510
     name = {"tts_server.cli": "tts-server", "bench.cli": "tts-bench"}[command]
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{name} {version('tts-server')}\n", "")
+
+
+def test_ctrl_c_while_the_command_is_imported_is_quiet() -> None:
+    code = """
+import os, signal, sys
+from tts_server.__main__ import main
+
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "tts_server.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
