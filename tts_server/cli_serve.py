@@ -29,8 +29,8 @@ QUESTION = (
     "What are their combined weights in pounds?"
 )
 BY_VOTE = "--strategy self_consistency -o n=16 -o system_prompt=boxed"
-"""What is proposed first shows what a search is for: the default model gives the right answer, 623, in fewer than half of
-its samples, and another wrong one each time, so that the vote of 16 finds it."""
+"""What is proposed first shows what a search is for: the default model gives the right answer, 623, in fewer than half
+of its samples, and another wrong one each time, so that the vote of 16 finds it."""
 
 
 def run(loading: Loading, config: Path | None, **given: Any) -> None:
