@@ -11,6 +11,9 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
+_EXACT = 2**53
+"""From here on a float is no longer one whole number."""
+
 
 class JSONRoute(APIRoute):
     """A route whose body is parsed by orjson: what Python's own parser lets through breaks later, as a 500.
@@ -67,4 +70,25 @@ class _JSONRequest(Request):
 
 def _parsed(data: bytes) -> Any:
     # Windows PowerShell and .NET begin a body with a byte order mark, which RFC 8259 lets a server ignore.
-    return orjson.loads(data.removeprefix(codecs.BOM_UTF8))
+    said = orjson.loads(data.removeprefix(codecs.BOM_UTF8))
+    if isinstance(said, dict):
+        for name, value in said.items():
+            if name == "tts" or isinstance(value, float):
+                said[name] = _whole(value)
+    return said
+
+
+def _whole(value: Any) -> Any:
+    """A number that is whole as one, however it is written: many languages have one kind of number and write 256.0.
+
+    Neither schemas nor messages pass here: what is in them is the client's own.
+    """
+    match value:
+        case float() if value.is_integer() and abs(value) < _EXACT:
+            return int(value)
+        case list():
+            return [_whole(each) for each in value]
+        case dict():
+            return {name: _whole(each) for name, each in value.items()}
+        case _:
+            return value

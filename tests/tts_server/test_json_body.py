@@ -132,3 +132,27 @@ def test_a_byte_order_mark_does_not_count() -> None:
                 assert response.status_code == 200, response.text
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        (b'"max_tokens":4.0', 200),
+        (b'"max_tokens":4e0,"temperature":1,"top_p":1.0,"seed":-7.0,"n":2.0', 200),
+        (b'"tts":{"strategy":"best_of_n","n":2.0,"budget":{"max_tokens":100.0,"deadline_s":5.0}}', 200),
+        (b'"max_tokens":4.5', 400),
+        (b'"tts":{"strategy":"best_of_n","n":2.5}', 400),
+        (b'"seed":1e300', 400),
+        (b'"max_tokens":"4"', 400),
+    ],
+)
+def test_a_whole_number_may_be_written_with_a_point(fields: bytes, status: int) -> None:
+    async def main() -> None:
+        async with serving(prms=[FakePRM()]) as client:
+            data = CHAT.replace(b'"x":%s', fields)
+            response = await client.post(
+                "/v1/chat/completions", content=data, headers={"content-type": "application/json"}
+            )
+            assert response.status_code == status, response.text
+
+    asyncio.run(main())
