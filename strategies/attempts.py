@@ -56,7 +56,7 @@ async def attempt(task: Task, engine: Engine, index: int, goes_on: Callable[[], 
     It has no chunk where the budget allows none, and no finish reason where `goes_on`, asked after each chunk, gave
     it up.
     """
-    sample, sampling = Sample(), with_temperature(task.sampling)
+    sample, sampling = Sample(opening=task.opening), with_temperature(task.sampling)
     if sampling.seed is not None:
         sampling = replace(sampling, seed=sub_seed(sampling.seed, index))
     try:

@@ -179,6 +179,8 @@ class Sample:
     """One sample of a call, gathered from its chunks."""
 
     chunks: list[Chunk] = field(default_factory=list)
+    opening: str = ""
+    """What stands before it in its turn, or in its line of a text: it is no part of it, and is read with it."""
 
     @property
     def text(self) -> str:
@@ -255,8 +257,11 @@ class Vote:
     """One answer of a vote."""
 
     answer: str
+    """As it reads best of what its candidates say: a number where one of them gives it as such."""
     count: int
     weight: float
+    forms: frozenset[str] = field(default=frozenset(), compare=False)
+    """All that its candidates say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +305,16 @@ class Final:
     def best(self) -> Candidate:
         return self.candidates[self.ranking[0]]
 
+    @property
+    def vote(self) -> Vote | None:
+        """That of the returned answer."""
+        return next((vote for vote in self.votes if self.best.answer in vote.forms), None)
+
+    @property
+    def answer(self) -> str | None:
+        """The returned answer, as its vote gives it."""
+        return self.vote.answer if self.vote else self.best.answer
+
 
 Event = Progress | Delta | Incumbent | Final
 
@@ -317,6 +332,13 @@ class Task:
     def question(self) -> str:
         """The last user turn's text, or that of a prompt that is no chat: what a reward model scores a solution of."""
         return self.prompt.text or next((text_of(m) for m in reversed(self.prompt.messages) if m["role"] == "user"), "")
+
+    @property
+    def opening(self) -> str:
+        """What the answer goes on with: the turn that is continued, or the last line of a prompt that is no chat."""
+        if self.prompt.template.get("continue_final_message") and self.prompt.messages:
+            return text_of(self.prompt.messages[-1])
+        return self.prompt.text.rpartition("\n")[2]
 
 
 class Strategy(Protocol):

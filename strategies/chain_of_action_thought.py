@@ -72,4 +72,4 @@ def without_actions(sample: Sample) -> Sample:
         kept = (char for i, char in enumerate(chunk.text, start) if i not in marked)
         chunks.append(replace(chunk, text="".join(kept)))
         start += len(chunk.text)
-    return Sample(chunks)
+    return Sample(chunks, sample.opening)

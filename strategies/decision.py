@@ -94,5 +94,5 @@ def decision(
 def agreement(final: Final) -> float | None:
     """The returned answer's share of the votes; None without any."""
     total = sum(vote.count for vote in final.votes)
-    own = sum(vote.count for vote in final.votes if vote.answer == final.best.answer)
+    own = final.vote.count if final.vote else 0
     return own / total if total else None

@@ -97,6 +97,7 @@ _TAG = re.compile(r"</?(?:b|strong|i|em|u|mark|span|code|p)>")
 _QUOTED = re.compile(r"([\"'“‘«„]).+[\"'”’»“]", re.DOTALL)
 _LETTERS = re.compile(r"(?=[^\W\d_])[\u0400-\u1fff\u3040-\ud7af]")
 """Of alphabets that are not those of formulas."""
+_RELATION = re.compile(r"[=<>≡]|\\equiv")
 _TEXT = re.compile(r"\s*\\(?:text(?:bf|rm|it)?|mbox|mathrm)\{(?:\(([A-J])\)|([^{}]*))\}\s*\.?\s*")
 _EQUALS = re.compile(r"=|≈|\\approx(?![A-Za-z])")
 _OPERATOR = re.compile(r"\\(?:times|cdot|div|[dt]?frac|left|right|text|mbox|[,!%$ ()\[\]])")
@@ -112,26 +113,33 @@ class _Box(NamedTuple):
 
 
 @lru_cache(256)
-def extract(text: str, *, truncated: bool = False) -> str | None:
+def extract(text: str, *, truncated: bool = False, opening: str = "") -> str | None:
     r"""The answer that a solution gives: its last \boxed{}, else what its last marker names, else its last value.
 
     Markers are `#### …`, `<answer>`, `Answer:`, `answer is …` and the same in some other languages; one behind the last
     box counts before it if it names a value. A thought does not count, nor does anything else up to `</think>`. In a
     truncated text only a complete box, or a marker whose sentence is complete, is an answer.
+
+    `opening` is what the text goes on with: it is read with the text, but holds no answer by itself.
     """
-    text = split(text).answer.rpartition("</think>")[2]
-    boxes = _boxes(text)
+    said = split(text).answer
+    text = split(opening + said).answer.rpartition("</think>")[2]
+    border = max(0, len(text) - len(said))
+    closed = _boxes(text)
+    boxes = [box for box in closed if box.end >= border]
     whole = text
     if truncated:
         ends = [match.end() for match in _SENTENCE_END.finditer(text)]
         whole = text[: ends[-1]] if ends else ""
     if boxes:
         return _marked(whole, boxes[-1].end, values=True) or _boxed(text, boxes)
+    begin = text.rfind("\n", 0, border) + 1
     if truncated:
-        return _marked(whole)
-    if opened := _OPEN_BOX.findall(text):
-        return _tidy(opened[-1])
-    return _marked(text) or _alone(text) or _last_value(text)
+        return _marked(whole, begin)
+    begun = {box.begin for box in closed}
+    if opened := [box for box in _OPEN_BOX.finditer(text) if box.end() > border and box.start() not in begun]:
+        return _tidy(opened[-1][1])
+    return _marked(text, begin) or _alone(text[border:]) or _last_value(text, border)
 
 
 def _boxes(text: str) -> list[_Box]:
@@ -169,11 +177,11 @@ def _boxed(text: str, boxes: list[_Box]) -> str | None:
 
 
 def _marked(text: str, begin: int = 0, *, values: bool = False) -> str | None:
-    """What the last marker behind `begin` names that names anything; with `values` only an option or mathematics."""
+    """What the last marker behind `begin` names that names anything; with `values` only an option or a value."""
     markers = list(_MARKER.finditer(text, begin))[-_MARKERS_TRIED:]
     for marker in reversed(markers):
         stated = _stated(text[marker.end() : marker.end() + _REACH])
-        if stated and not (values and _is_wordy(stated)):
+        if stated and not (values and (_is_wordy(stated) or _RELATION.search(stated))):
             return stated
     return None
 
@@ -233,11 +241,11 @@ def _alone(text: str) -> str | None:
     return next(filter(None, option.groups())) if option else None
 
 
-def _last_value(text: str) -> str | None:
-    """The last formula with a number in it, tuple, or number."""
+def _last_value(text: str, border: int) -> str | None:
+    """The last formula with a number in it, tuple, or number that ends behind the border."""
     found = None
-    for value in _VALUE.finditer(text):
-        if re.search(r"\d|[¼½¾⅐-⅞π√]", value[0]):
+    for value in _VALUE.finditer(text, text.rfind("\n", 0, border) + 1):
+        if value.end() > border and re.search(r"\d|[¼½¾⅐-⅞π√]", value[0]):
             found = value[0]
     if found is None:
         return None

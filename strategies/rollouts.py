@@ -157,7 +157,8 @@ class Tree:
         """Lets a solution take part in the vote; its canonical answer where values come from answers."""
         (self.search.leaves if end.ended else self.unfinished).append(end)
         counted = self.by_agreement and not end.sample.withheld
-        said = extract(end.text, truncated=not end.sample.finished) if counted else None
+        opening = self.search.task.opening
+        said = extract(end.text, truncated=not end.sample.finished, opening=opening) if counted else None
         if said is None:
             return None
         answer = (await canonical([said], self.account.seconds_left))[0]

@@ -29,7 +29,7 @@ async def draw(task: Task, engine: Engine, n: int, samples: list[Sample]) -> Asy
             async for chunk in chunks:
                 if not drawn:
                     yield Progress(f"{n} samples are under way")
-                drawn.setdefault(chunk.index, Sample()).chunks.append(chunk)
+                drawn.setdefault(chunk.index, Sample(opening=task.opening)).chunks.append(chunk)
                 if chunk.finish_reason:
                     yield Progress(told(chunk, drawn[chunk.index]))
     except BudgetSpent:
@@ -98,7 +98,7 @@ def _stated(sample: Sample) -> str | None:
         return None
     if reading := sample.reading:
         return None if reading.answer is None else Exact(reading.answer)
-    return extract(sample.text, truncated=not sample.finished)
+    return extract(sample.text, truncated=not sample.finished, opening=sample.opening)
 
 
 async def scored(

@@ -27,7 +27,7 @@ async def single(
     try:
         async with aclosing(engine.generate(task.prompt, task.sampling, task.choices)) as chunks:
             async for chunk in chunks:
-                drawn.setdefault(chunk.index, Sample()).chunks.append(chunk)
+                drawn.setdefault(chunk.index, Sample(opening=task.opening)).chunks.append(chunk)
                 yield Delta(chunk)
     except BudgetSpent:
         pass

@@ -335,7 +335,7 @@ class StepSearch:
         scores = trajectory.scores
         return Candidate(
             sample,
-            extract(sample.text, truncated=not sample.finished),
+            extract(sample.text, truncated=not sample.finished, opening=self.task.opening),
             scores or None,
             self.score(trajectory) if scores else None,
             unscorable=trajectory.unscorable,

@@ -45,7 +45,7 @@ def tail(samples: Sequence[Sample], length: int) -> str:
 def stopped_at(sample: Sample, stop: str) -> Sample:
     """The sample, which ends at a stop string, whatever else ended it."""
     end = replace(sample.chunks[-1], finish_reason="stop", stop=stop, error=None)
-    return Sample([*sample.chunks[:-1], end])
+    return Sample([*sample.chunks[:-1], end], sample.opening)
 
 
 def length_of(sample: Sample, tokens: int) -> int:
@@ -66,7 +66,7 @@ def without_end(sample: Sample, length: int) -> Sample:
         cut = min(length, len(chunk.text))
         chunks.append(replace(chunk, text=chunk.text[: len(chunk.text) - cut]) if cut else chunk)
         length -= cut
-    return Sample(chunks[::-1])
+    return Sample(chunks[::-1], sample.opening)
 
 
 @dataclass(slots=True)

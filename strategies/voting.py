@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from strategies.base import Candidate, Selector, Vote
+from strategies.normal_forms import decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,9 @@ class _Cluster:
     """Best first."""
     weight: float
     answer: str | None
+    """As a number where a member gives it as such, else as the best member does."""
+    forms: frozenset[str]
+    """All that the members say."""
 
 
 def vote(candidates: Sequence[Candidate], keys: Sequence[str | None], selector: Selector) -> Outcome:
@@ -65,7 +69,7 @@ def vote(candidates: Sequence[Candidate], keys: Sequence[str | None], selector: 
     distinct = [cluster.members[0] for cluster in clusters]
     equal = [i for cluster in clusters for i in cluster.members[1:]]
     rest = sorted(set(sound) - voters, key=lambda i: (i not in chance, _demerit(candidates[i]), i))
-    votes = tuple(Vote(c.answer, len(c.members), c.weight) for c in clusters if c.answer is not None)
+    votes = tuple(Vote(c.answer, len(c.members), c.weight, c.forms) for c in clusters if c.answer is not None)
     return Outcome(
         (*distinct, *equal, *rest, *sorted(withheld), *sorted(failed)),
         weights,
@@ -85,6 +89,11 @@ def _demerit(candidate: Candidate) -> tuple[float, bool, bool, int]:
     return -score, candidate.answer is None, not finished, 0 if finished else -len(candidate.text)
 
 
+def _is_plain(answer: str | None, key: str | None) -> bool:
+    """Whether it is the value itself, 72 rather than `48 + 24`."""
+    return answer is not None and (answer == key or decimal(answer) is not None)
+
+
 def _clusters(
     candidates: Sequence[Candidate],
     keys: Sequence[str | None],
@@ -99,10 +108,13 @@ def _clusters(
         groups.setdefault(i if key is None else key, []).append(i)
     clusters = []
     for name, group in groups.items():
-        members = tuple(sorted(group, key=lambda i: _demerit(candidates[i])))
+        plain = {i for i in group if _is_plain(candidates[i].answer, keys[i])}
+        members = tuple(sorted(group, key=lambda i: (*_demerit(candidates[i]), i not in plain)))
         mass = (weights[i] for i in members)
-        answer = None if isinstance(name, int) else candidates[members[0]].answer or name
-        clusters.append(_Cluster(members, max(mass) if selector == "best" else math.fsum(mass), answer))
+        weight = max(mass) if selector == "best" else math.fsum(mass)
+        said = [candidates[i].answer or str(name) for i in sorted(members, key=lambda i: i not in plain)]
+        answer = None if isinstance(name, int) else said[0]
+        clusters.append(_Cluster(members, weight, answer, frozenset(said)))
     if selector == "best":
         return sorted(clusters, key=lambda cluster: _demerit(candidates[cluster.members[0]]))
     return sorted(clusters, key=lambda cluster: -cluster.weight)

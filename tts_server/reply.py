@@ -214,7 +214,7 @@ def tts(final: Final, envelope: Envelope) -> Json:
         "trace_id": envelope.trace_id,
         "strategy": envelope.strategy,
         "selector": final.selector,
-        "answer": final.best.answer,
+        "answer": final.answer,
         "score": final.best.score,
         "confidence": final.confidence,
         "stop_reason": account.stop_reason,

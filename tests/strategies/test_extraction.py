@@ -311,6 +311,26 @@ def test_extract_takes_only_complete_markers_of_a_truncated_text(text: str, answ
 
 
 @pytest.mark.parametrize(
+    ("opening", "text", "answer"),
+    [
+        (r"The answer is $\boxed{", "x^2+3}$ in 7 steps.", "x^2+3"),
+        ("The answer is", " 18 dollars. She has 3 left.", "18"),
+        ("The total is 1", "8.", "18"),
+        ("Let me think. \\boxed{5}? No, ", "there are 7.", "7"),
+        ("There are 7 days", " in a week.", None),
+        ("The answer is 5.\n\nQ: 2 + 2?\nA:", " It is 4.", "4"),
+        ("<think>", "Is it 3?</think>It is 4.", "4"),
+        ("<think>", "Is it 3?", None),
+        (r"The answer is $\boxed{", "x^2+3", "x^2+3"),
+    ],
+)
+def test_what_a_text_goes_on_with_is_read_with_it_and_is_no_answer_by_itself(
+    opening: str, text: str, answer: str | None
+) -> None:
+    assert extract(text, opening=opening) == answer
+
+
+@pytest.mark.parametrize(
     "part",
     [
         *("{", r"\boxed{", r"\boxed ", "\\", "$", r"\(", "111,", "9", "-", "answer ", "answer is the $", "#### ", "\n"),

@@ -143,6 +143,38 @@ def test_votes_are_by_key_and_name_the_answer_of_the_representative() -> None:
     assert vote(halves, ["1/2", "1/2", "3"], "weighted").votes == (Vote("1/2", 2, 0.2 + 0.7), Vote("3", 1, 0.8))
 
 
+SUM = r"48 + 24"
+
+
+@pytest.mark.parametrize("scores", [(None, None), (0.5, 0.5)])
+def test_of_equal_members_the_one_that_gives_the_value_stands_for_the_others(scores: tuple[float | None, ...]) -> None:
+    pool = [candidate(SUM, scores[0]), candidate("72", scores[1])]
+    result = vote(pool, ["72", "72"], "weighted")
+    assert (result.ranking, [v.answer for v in result.votes]) == ((1, 0), ["72"])
+
+
+@pytest.mark.parametrize("selector", SELECTORS)
+def test_a_vote_shows_the_value_also_where_a_better_member_gives_a_calculation(selector: Selector) -> None:
+    result = vote([candidate("72", 0.25), candidate(SUM, 0.75)], ["72", "72"], selector)
+    assert (result.ranking, [v.answer for v in result.votes]) == ((1, 0), ["72"])
+
+
+@pytest.mark.parametrize(
+    ("answers", "key", "shown"),
+    [
+        (["x = 5", "5"], "5", "5"),
+        ([r"\frac{6400}{2}", "3200"], "3200", "3200"),
+        ([r"\frac{1}{2}", "0.5", "1/2"], "1/2", "0.5"),
+        (["50%", "50"], "50", "50%"),
+        ([r"\sqrt{9800}", r"70\sqrt{2}"], "98.99", r"\sqrt{9800}"),
+        (["monday", "Monday"], "monday", "monday"),
+    ],
+)
+def test_the_first_that_gives_the_value_is_shown_else_the_first(answers: list[str], key: str, shown: str) -> None:
+    result = vote([candidate(answer) for answer in answers], [key] * len(answers), "majority")
+    assert [v.answer for v in result.votes] == [shown]
+
+
 def test_nothing_to_choose_from() -> None:
     assert vote([], [], "majority") == Outcome((), (), (), None)
 
