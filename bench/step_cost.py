@@ -43,12 +43,14 @@ class InstantEngine:
 
     def __init__(self) -> None:
         self._next = 0
+        self.steps = 0
 
     async def encode(self, prompt: Prompt) -> TokenIds:
         return prompt.token_ids or tuple(range(64))
 
     async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
         read = len(prompt.token_ids)
+        self.steps += n
         last = (read - 64) // STEP_TOKENS == STEPS - 1
         for token in range(STEP_TOKENS):
             await asyncio.sleep(0)
@@ -70,7 +72,8 @@ async def search(name: str, seed: int) -> tuple[float, int]:
     """Processor milliseconds a step of one search, and how many steps it grew."""
     account = Account()
     task = Task(Prompt(({"role": "user", "content": "How much is it?"},)), Sampling(temperature=0.8, seed=seed))
-    engine, prm = account.meter(InstantEngine()), account.meter_prm(FakePRM(seed=seed))
+    instant = InstantEngine()
+    engine, prm = account.meter(instant), account.meter_prm(FakePRM(seed=seed))
     began = time.process_time()
     events = get(name).run(task, engine, prm, account, max_steps=STEPS, **SEARCHES[name])
     finals = 0
@@ -79,7 +82,7 @@ async def search(name: str, seed: int) -> tuple[float, int]:
             finals += isinstance(event, Final)
     if finals != 1:
         raise RuntimeError(f"{name} ended {finals} times")
-    return 1000 * (time.process_time() - began) / account.usage.samples, account.usage.samples
+    return 1000 * (time.process_time() - began) / instant.steps, instant.steps
 
 
 def main(

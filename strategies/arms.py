@@ -26,8 +26,6 @@ class Drawn:
     samples: int
     """All that were drawn, the pilot's among them."""
     tokens: int
-    steps: float
-    """Of one sample, on the mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +86,7 @@ class Arms:
     def _samples(self, cell: Cell, drawn: Drawn) -> float:
         if cell.strategy in VOTES:
             return missing(cell, drawn)
-        n = int(complete_options(cell).get("n", 1))
-        return n * drawn.steps if strategies.get(cell.strategy).continues else n
+        return int(complete_options(cell).get("n", 1))
 
     def _seconds(self, cell: Cell, drawn: Drawn) -> float:
         """By how much slower or faster than the table's the pilot was, the rest will be."""

@@ -42,7 +42,7 @@ async def beam_search(
 ) -> AsyncIterator[Event]:
     """Samples n first steps, then keeps the best n / beam_width and samples beam_width continuations of each."""
     refuse_choices(task, n)
-    prm = scorer(prm)
+    prm, n = scorer(prm), account.afford(n)
     task = prompted(task, system_prompt, examples)
     search = StepSearch(task, engine, prm, aggregation or prm.aggregation, separator, step_tokens, account)
     beams = [await search.root()]

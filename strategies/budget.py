@@ -23,7 +23,7 @@ class Budget:
     """What one request may spend; None is no limit."""
 
     max_samples: int | None = None
-    """Samples that may be started."""
+    """Solutions that may be begun; the steps that go on from a beginning are none of their own."""
     max_tokens: int | None = None
     """Tokens that may be generated, over all branches."""
     max_prm_tokens: int | None = None
@@ -47,6 +47,7 @@ class Usage:
     prm_tokens: int = 0
     prm_calls: int = 0
     samples: int = 0
+    """Solutions that were begun, or other texts that the model was asked for; not each step of one."""
 
 
 TICK_S = 0.002
@@ -149,6 +150,29 @@ class Account:
             return "max_prm_tokens" if limit is not None and self.usage.prm_tokens >= limit else None
         return "max_tokens" if self.tokens_left == 0 else None
 
+    def afford(self, n: int) -> int:
+        """How many of n solutions a search may be wide, one at least: its later steps cost no more samples."""
+        left = self.samples_left
+        if left is None or left >= n:
+            return n
+        self.stop(self.spent() or "max_samples")
+        return max(1, left)
+
+    def begin(self, n: int) -> int:
+        """Notes that n samples begin, or as many as are left; how many.
+
+        Raises:
+            BudgetSpent: none is left.
+        """
+        left = self.samples_left
+        if left is not None and left < n:
+            spent = self.stop("max_samples")
+            if left == 0:
+                raise spent
+            n = left
+        self.usage.samples += n
+        return n
+
     def stop(self, reason: StopReason) -> BudgetSpent:
         """Notes the limit that was reached first."""
         self.stop_reason = self.stop_reason or reason
@@ -201,7 +225,8 @@ class MeteredEngine:
 
     When the budget is spent in the middle of a call, the call is aborted and each sample that was still growing ends
     with the finish reason `budget`; the iterator then ends as usual. A call that cannot begin at all raises
-    `BudgetSpent`; one that asks for more samples than are left gets those that are left.
+    `BudgetSpent`; one that asks for more samples than are left gets those that are left. A call that goes on from token
+    ids with which another one began, or that were encoded, begins no samples: those are counted already.
     """
 
     def __init__(self, engine: Engine, account: Account) -> None:
@@ -210,6 +235,7 @@ class MeteredEngine:
         self.model = engine.model
         self.max_model_len = engine.max_model_len
         self.continues = engine.continues
+        self._beginnings: set[TokenIds] = set()
 
     async def encode(self, prompt: Prompt) -> TokenIds:
         account = self._account
@@ -222,13 +248,13 @@ class MeteredEngine:
             raise
         if prompt == account.prompt:
             account.usage.prompt_tokens = len(ids)
+        self._beginnings.add(ids)
         return ids
 
     async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
         account, usage = self._account, self._account.usage
-        n = self._admit(n)
         first_call = usage.samples == 0
-        usage.samples += n
+        n = self._admit(prompt.token_ids, n)
         growing = set(range(n))
         timer = CallTimer(account.latency.engine, whole=first_call and not prompt.token_ids)
         account.live += n
@@ -278,16 +304,21 @@ class MeteredEngine:
         except StopAsyncIteration:
             raise RuntimeError(f"the engine ended its stream before {growing} of {n} samples") from None
 
-    def _admit(self, n: int) -> int:
+    def _admit(self, ids: TokenIds, n: int) -> int:
         if reason := self._account.spent():
             raise self._account.stop(reason)
-        left = self._account.samples_left
-        if left is not None and left < n:
-            spent = self._account.stop("max_samples")
-            if left == 0:
-                raise spent
-            return left
+        if self._goes_on(ids):
+            return n
+        n = self._account.begin(n)
+        if ids:
+            self._beginnings.add(ids)
         return n
+
+    def _goes_on(self, ids: TokenIds) -> bool:
+        """Whether there was a beginning of these token ids, and they are none themselves."""
+        if ids in self._beginnings:
+            return False
+        return any(ids[: len(begun)] == begun for begun in self._beginnings if len(begun) < len(ids))
 
 
 class MeteredPRM:

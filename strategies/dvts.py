@@ -35,7 +35,7 @@ async def dvts(
 ) -> AsyncIterator[Event]:
     """Searches n / beam_width independent subtrees greedily; the last candidates of all of them vote."""
     refuse_choices(task, n)
-    prm = scorer(prm)
+    prm, n = scorer(prm), account.afford(n)
     task = prompted(task, system_prompt, examples)
     search = StepSearch(task, engine, prm, aggregation or prm.aggregation, separator, step_tokens, account)
     root = await search.root()

@@ -50,7 +50,7 @@ class Evidence:
         pilot = self.pilot
         wall_s = pilot.wall_s + pilot.prm_wall_s
         tokens = sum(c.sample.completion_tokens for c in self.candidates)
-        return Drawn(pilot.samples, pilot.tokens, pilot.prm_tokens, wall_s, len(self.attempts), tokens, pilot.steps)
+        return Drawn(pilot.samples, pilot.tokens, pilot.prm_tokens, wall_s, len(self.attempts), tokens)
 
     @property
     def samples(self) -> list[Sample]:

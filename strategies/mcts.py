@@ -92,9 +92,17 @@ async def mcts(
     noise = Noise(root_noise, noise_alpha, random.Random(task.sampling.seed)) if root_noise else None
     bound = usual if exploration is None else exploration
     tree = Tree(search, account, Node(await search.root()), rule, bound, branch, max_steps, by_agreement, noise)
-    done = 0
+    done, before = 0, account.usage.samples
     while done < n and not search.spent and not search.finishing.begun and not tree.root.closed:
         wave = min(parallel, n - done)
+        if not done:
+            # The first steps that are sampled are the beginnings of the first rollouts, and counted there.
+            wave = account.afford(min(wave, branch))
+        elif (more := done + wave - (account.usage.samples - before)) > 0:
+            try:
+                wave -= more - account.begin(more)
+            except BudgetSpent:
+                break
         if finished := await tree.rollouts(wave):
             yield finished
         done += wave

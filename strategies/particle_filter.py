@@ -58,6 +58,7 @@ async def particle_filter(
     growing: list[Trajectory] = []
     reference: Trajectory | None = None
     for iteration in range(1, iterations + 1):
+        n = account.afford(n)
         particles = [root] * n
         for step in range(1, max_steps + 1):
             wanted = copies(particles[1:] if reference else particles)

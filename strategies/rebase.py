@@ -43,7 +43,7 @@ async def rebase(
 ) -> AsyncIterator[Event]:
     """Shares the tree's width among its nodes by the softmax of their rewards, depth by depth."""
     refuse_choices(task, n)
-    prm = scorer(prm)
+    prm, n = scorer(prm), account.afford(n)
     task = prompted(task, system_prompt, examples)
     if task.sampling.temperature is None:
         task = replace(task, sampling=replace(task.sampling, temperature=TEMPERATURE))

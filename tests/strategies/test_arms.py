@@ -13,7 +13,7 @@ from strategies.budget import Account, Budget, Usage
 from strategies.policy import Cell, Seconds, Tokens
 from tts_server.engines.fake import FakeEngine
 
-DRAWN = Drawn(pilot=4, pilot_tokens=40, pilot_prm_tokens=20, pilot_wall_s=1.0, samples=4, tokens=40, steps=3.0)
+DRAWN = Drawn(pilot=4, pilot_tokens=40, pilot_prm_tokens=20, pilot_wall_s=1.0, samples=4, tokens=40)
 
 
 def cell(strategy: str, tokens: float = 100, prm: float = 0, wall_s: float = 2.0, **options: Any) -> Cell:
@@ -76,9 +76,8 @@ def test_a_plain_vote_needs_no_reward_model() -> None:
         (Budget(max_tokens=40), cell("stop"), True),
         (Budget(max_samples=8), cell("self_consistency", n=8), True),
         (Budget(max_samples=7), cell("self_consistency", n=8), False),
-        # A search samples each step.
-        (Budget(max_samples=16), cell("beam_search", n=4), True),
-        (Budget(max_samples=15), cell("beam_search", n=4), False),
+        (Budget(max_samples=8), cell("beam_search", n=4), True),
+        (Budget(max_samples=7), cell("beam_search", n=4), False),
         (Budget(max_prm_tokens=60), cell("best_of_n", prm=60, n=8), True),
         (Budget(max_prm_tokens=59), cell("best_of_n", prm=60, n=8), False),
         (Budget(deadline_s=60), cell("self_consistency", wall_s=50, n=8), True),

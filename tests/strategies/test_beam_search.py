@@ -85,6 +85,6 @@ def test_the_clients_stop_string_ends_the_answer_and_is_not_in_it() -> None:
 
 
 def test_a_spent_budget_returns_the_best_unfinished_beam() -> None:
-    done = Done("beam_search", depth=9, n=4, beam_width=2, budget=Budget(max_samples=8))
-    assert done.account.stop_reason == "max_samples"
+    done = Done("beam_search", depth=9, n=4, beam_width=2, budget=Budget(max_tokens=25))
+    assert done.account.stop_reason == "max_tokens"
     assert done.final.best.text.startswith("a1\n\na2")

@@ -425,3 +425,24 @@ def test_a_strict_reward_model_refuses_what_it_cannot_score_before_it_scores_any
     with pytest.raises(PRMInputError, match="too long"):
         asyncio.run(account.meter_prm(Short(), strict=True).score("q", LONG))
     assert account.usage.prm_tokens == 0
+
+
+def test_steps_that_go_on_from_a_beginning_are_no_samples() -> None:
+    account = Account(Budget(max_samples=3))
+    engine = account.meter(FakeEngine(world()))
+
+    async def drawn(ids: TokenIds, n: int) -> int:
+        async with aclosing(engine.generate(Prompt(token_ids=ids), Sampling(seed=1), n)) as chunks:
+            return len({chunk.index async for chunk in chunks})
+
+    async def main() -> None:
+        root = await engine.encode(TASK.prompt)
+        assert [await drawn(root, 2), account.usage.samples] == [2, 2]
+        assert [await drawn((*root, *root), 5), account.usage.samples] == [5, 2]
+        assert [await drawn(root[1:], 4), account.usage.samples] == [1, 3]
+        assert [await drawn(root + root[:1], 1), account.usage.samples] == [1, 3]
+        with pytest.raises(BudgetSpent):
+            await drawn(root, 1)
+
+    asyncio.run(main())
+    assert account.stop_reason == "max_samples"

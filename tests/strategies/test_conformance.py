@@ -22,6 +22,7 @@ from prm.base import refuse
 from strategies import Entry, symbolic
 from strategies.base import Event, Final, Message, Prompt, Refused, Task
 from strategies.budget import TICK_S, Account, Budget
+from tts_server.config import RequestLimit
 from tts_server.engines.fake import FakeEngine, FakeReply, FakeRequest
 
 PLUGIN = '''
@@ -523,3 +524,12 @@ def test_what_the_reward_model_cannot_score_goes_on_without(entry: Entry, limit:
     assert not [c for c in final.candidates if c.sample.finish_reason == "error"]
     if not limit:
         assert {c.score for c in final.candidates} == {None}
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_the_default_options_need_no_more_samples_than_the_server_allows(entry: Entry, scored: bool) -> None:
+    if not scored and (entry.needs_prm or entry.name == "best_of_n"):
+        return
+    budget, prm = Budget(max_samples=RequestLimit().max_samples), FakePRM() if scored and entry.scored else None
+    done = asyncio.run(search(entry, FakeEngine(world(p=0.5, steps=40)), prm, budget=budget))
+    assert done.account.stop_reason is None

@@ -48,7 +48,7 @@ def test_probes_are_counted_and_not_returned() -> None:
     # Each probe is a token of text and the end of sequence.
     assert done.account.usage.completion_tokens == 30 + 3 * 2
     assert done.final.best.sample.completion_tokens == 30
-    assert done.account.usage.samples == 6
+    assert done.account.usage.samples == 1
 
 
 def test_a_probe_goes_on_from_a_copy_of_the_thought() -> None:
@@ -128,10 +128,10 @@ def test_a_failed_probe_is_no_answer_and_no_failure() -> None:
 
 
 def test_a_spent_budget_returns_the_thought() -> None:
-    done = run(Policy("5}", "5}", "5}"), every=10, budget=Budget(max_samples=3))
+    done = run(Policy("5}", "5}", "5}"), every=10, budget=Budget(max_tokens=22))
     best = done.final.best
     assert (best.text, best.sample.finish_reason) == (" a" * 20, "budget")
-    assert done.account.stop_reason == "max_samples"
+    assert done.account.stop_reason == "max_tokens"
 
 
 def test_chains_vote() -> None:

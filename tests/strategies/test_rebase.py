@@ -36,7 +36,7 @@ def test_widths_sum_to_the_width(rewards: list[float], width: int, temperature: 
 def test_the_width_shrinks_with_each_finished_solution() -> None:
     done = Done("rebase", depth=2, n=6)
     assert len(done.final.candidates) == 6
-    assert done.account.usage.samples == 12
+    assert done.account.usage.samples == 6
 
 
 def test_better_nodes_get_more_children() -> None:

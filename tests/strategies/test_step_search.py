@@ -10,6 +10,7 @@ from searching import TASK, broken, search, world
 from prm import FakePRM, OnTokens, StepScores
 from prm.base import refuse
 from strategies import get
+from strategies.budget import Budget
 from strategies.stops import first_stop
 from tts_server.engines.fake import FakeEngine, FakeRequest, Script, encode
 
@@ -174,3 +175,14 @@ def test_a_lookahead_too_long_to_be_scored_is_left_out() -> None:
     short = asyncio.run(search(get("beam_search"), FakeEngine(world(p=1.0, steps=3)), Brief(2), n=2, lookahead=1))
     assert {c.unscorable for c in short.final.candidates} == {"too long"}
     assert short.final.best.answer == "1"
+
+
+@pytest.mark.parametrize("name", STEP_SEARCHES)
+@pytest.mark.parametrize("most", [1, 3, 5, 8])
+def test_a_search_begins_no_more_solutions_than_its_budget_and_ends_them(name: str, most: int) -> None:
+    budget = Budget(max_samples=most)
+    done = asyncio.run(search(get(name), FakeEngine(world(steps=6)), FakePRM(), budget=budget, n=8))
+    assert done.account.usage.samples <= most
+    assert (done.account.stop_reason == "max_samples") == (most < 8)
+    assert done.final.best.sample.finish_reason == "eos"
+    assert name == "mcts" or len(done.final.candidates) <= most

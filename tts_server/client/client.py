@@ -147,8 +147,8 @@ class Client:
         """The record of one search.
 
         >>> trace = client.trace(client.chat("What is 2 + 2?", model="fake", tts="best_of_n").tts.trace_id)
-        >>> trace.strategy, trace.status, len(trace.samples) == trace.usage.samples
-        ('best_of_n', 'done', True)
+        >>> trace.strategy, trace.status, len(trace.samples)
+        ('best_of_n', 'done', 8)
 
         Raises:
             NotFound: the server has none of this id, or it is of another key.

@@ -137,6 +137,7 @@ class Search(_Result):
     stop_reason: str | None = None
     """The budget that ended the search; None if it ended by itself."""
     samples: int = 0
+    """Solutions that were begun, as `budget.max_samples` counts them."""
     growing: int | None = None
     """Those that have not ended, of a search under way."""
     votes: list[Vote] = Field(default_factory=list)

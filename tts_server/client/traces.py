@@ -21,6 +21,7 @@ class TraceUsage(_Result):
     prm_tokens: int = 0
     prm_calls: int = 0
     samples: int = 0
+    """Solutions that were begun; `Trace.samples` lists their steps, too."""
 
 
 class TraceError(_Result):

@@ -64,7 +64,7 @@ FIRST_TOKEN = Family(
     SECONDS,
 )
 LIVE = Family("tts_live_samples", "gauge", "Samples (branches) that were asked for and have not ended.", _BY_STRATEGY)
-SAMPLES = Family("tts_samples_total", "counter", "Samples that were begun.", _BY_STRATEGY)
+SAMPLES = Family("tts_samples_total", "counter", "Solutions that were begun, not their steps.", _BY_STRATEGY)
 GENERATED = Family(
     "tts_generated_tokens_total", "counter", "Generated tokens, over all samples of a search.", _BY_STRATEGY
 )

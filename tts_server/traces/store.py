@@ -108,7 +108,7 @@ class Traces:
 
     def put(self, record: Record) -> None:
         """Takes a record to be written; never waits and never fails."""
-        made = self._rendered(record) if record.plan.account.usage.samples <= SMALL else record
+        made = self._rendered(record) if record.recorder.samples <= SMALL else record
         if made is None:
             return
         size = len(made.head) + len(made.body) if isinstance(made, Row) else _estimate(made)
@@ -265,7 +265,7 @@ def _estimate(record: Record) -> int:
     """Bytes of memory, roughly."""
     usage, prompt = record.plan.account.usage, record.plan.task.prompt
     asked = sum(len(text_of(message)) for message in prompt.messages)
-    return 2048 + asked + 8 * usage.completion_tokens + 512 * usage.samples
+    return 2048 + asked + 8 * usage.completion_tokens + 512 * record.recorder.samples
 
 
 async def _lines(path: Path, page: list[Stored] | None, rest: Iterator[list[Stored]]) -> AsyncIterator[bytes]:

@@ -103,7 +103,7 @@ def test_a_request_its_search_and_its_calls_are_one_tree_whose_tokens_agree(name
             assert total(spans, "gen_ai.usage.output_tokens") == usage["completion_tokens"]
             assert total(spans, "gen_ai.usage.input_tokens") == usage["engine_prompt_tokens"]
             assert total(spans, "tts.cached_prompt_tokens") == usage["cached_prompt_tokens"]
-        assert total(calls, "gen_ai.request.choice.count") == tts["samples"]
+        assert total(calls, "gen_ai.request.choice.count") >= tts["samples"]
         assert total(scorings, "tts.prm_tokens") == total([search], "tts.prm_tokens") == usage["prm_tokens"]
         assert len(scorings) == usage["prm_calls"]
         assert (search.attributes or {})["tts.trace_id"] == tts["trace_id"]

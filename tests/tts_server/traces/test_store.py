@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -350,7 +351,8 @@ def test_the_end_does_not_wait_for_a_disk_that_hangs(
 def test_one_that_cannot_be_written_down_does_not_stop_the_others(tmp_path: Path) -> None:
     async def main() -> None:
         traces = opened(tmp_path)
-        traces.put(Record("trace-odd", "fake", RECORD.plan, None))  # type: ignore[arg-type]
+        nothing = SimpleNamespace(samples=0)
+        traces.put(Record("trace-odd", "fake", RECORD.plan, nothing))  # type: ignore[arg-type]
         traces.put(named("trace-even"))
         assert await ids(traces) == ["trace-even"]
         assert traces.dropped == 1
