@@ -12,7 +12,7 @@ BIN := .venv/bin
 # The fake engine needs no model.
 SERVE = --engine $(ENGINE) --port $(PORT) $(if $(filter fake,$(ENGINE)),,--model $(MODEL))
 
-.PHONY: install serve test check bench clean
+.PHONY: install serve test test-wheel check bench clean
 
 install: .venv/.installed
 
@@ -21,6 +21,10 @@ serve: .venv/.installed
 
 test: .venv/.dev .venv/.clients
 	@$(BIN)/python -m pytest
+
+# The wheel alone in an empty environment, with the newest releases of what it needs.
+test-wheel: .venv/.dev
+	@$(BIN)/python -m pytest tests/wheel/check_wheel.py
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

