@@ -57,6 +57,8 @@ class StandIn:
     """Tells the prompt's logprobs where they are asked for, as new ones of its kind do; their text is left out."""
     reasoning: str = ""
     """What a chat thinks before it answers."""
+    roles: frozenset[str] = frozenset({"system", "developer", "user", "assistant", "tool"})
+    """Those that the template shows."""
     calls: tuple[tuple[str, str], ...] = ()
     """Which tools a chat calls behind its text, and with which arguments."""
     opening: str | None = None
@@ -140,7 +142,7 @@ class StandIn:
         if "prompt" in body:
             ids = [1] * body["add_special_tokens"] + list(map(ord, body["prompt"]))
             return JSONResponse({"tokens": ids, "max_model_len": self.max_model_len, "count": len(ids)})
-        text = "".join(f"<{m['role']}>{m['content']}\n" for m in body["messages"])
+        text = "".join(f"<{m['role']}>{m['content']}\n" for m in body["messages"] if m["role"] in self.roles)
         if body.get("continue_final_message"):
             text = text.removesuffix("\n")
         elif body.get("add_generation_prompt", True):

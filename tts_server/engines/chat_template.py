@@ -15,6 +15,7 @@ from uuid import uuid4
 from strategies.base import Message, Prompt, TokenIds, text_of
 from strategies.thinking import CLOSE, OPEN
 from tts_server.call_formats import Name, format_of
+from tts_server.engines.instructions import Instructions, Turn
 from tts_server.errors import InvalidRequest, UnsupportedParameter
 
 _VARIABLES = {"tools", "documents", "add_generation_prompt", "continue_final_message"}
@@ -42,6 +43,7 @@ class ChatTemplate:
         """How the template shows calls of tools to the model."""
         self.thinks = OPEN in source
         """Whether it may open a thought for the model."""
+        self._instructions = Instructions(self._render)
 
     def opening(self, prompt: Prompt) -> str:
         """The thought's opening that the rendered prompt ends with.
@@ -56,7 +58,7 @@ class ChatTemplate:
             _, opened, thought = text_of(prompt.messages[-1]).rpartition(OPEN)
             return OPEN if opened and CLOSE not in thought else ""
         template = dict(prompt.template)
-        found = _OPENED.search(self._render([_plain(message) for message in prompt.messages], template))
+        found = _OPENED.search(self._render(self._turns(prompt), template))
         return found[0] if found else ""
 
     def encode(self, prompt: Prompt) -> TokenIds:
@@ -67,8 +69,7 @@ class ChatTemplate:
         """
         if prompt.token_ids:
             return prompt.token_ids
-        messages = [_plain(message) for message in prompt.messages]
-        written: dict[str, Any] = {"messages": messages, "template": dict(prompt.template)}
+        written: dict[str, Any] = {"messages": self._turns(prompt), "template": dict(prompt.template)}
         spelled = {found for text in _strings(written) for found in self._control.findall(text)}
         if not spelled:
             return self._ids(self._render(**written), as_text=False)
@@ -76,6 +77,10 @@ class ChatTemplate:
         masks = {control: f"x{uuid4().hex}x" for control in spelled}
         masked = _map_strings(written, lambda text: self._control.sub(lambda found: masks[found[0]], text))
         return self._encode_masked(self._render(**masked), {mask: control for control, mask in masks.items()})
+
+    def _turns(self, prompt: Prompt) -> list[Turn]:
+        """The prompt's turns, with its instructions where the template shows them to the model."""
+        return self._instructions.placed([_plain(message) for message in prompt.messages], prompt.template)
 
     def _render(self, messages: list[dict[str, Any]], template: dict[str, Any]) -> str:
         from jinja2 import TemplateError  # noqa: PLC0415  (comes with transformers)

@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from strategies.base import Chunk, Prompt, Refused, Sampling, TokenIds
@@ -21,7 +21,7 @@ from tts_server.engines.openai_tokenizer import UpstreamTokenizer
 from tts_server.engines.openai_values import ids_in
 from tts_server.engines.openai_wire import Samples, chat_fields, completion_fields, tokenize_body
 from tts_server.engines.parallel import in_parallel, sample_seed
-from tts_server.errors import APIError, ContextTooLong, EngineUnavailable, UpstreamError
+from tts_server.errors import APIError, ContextTooLong, EngineUnavailable, InvalidRequest, UpstreamError
 from tts_server.upstream import Upstream
 
 log = logging.getLogger(__name__)
@@ -78,6 +78,8 @@ class OpenAIEngine:
         self.continues = False
         self.constrains = True
         self._openings: dict[str, str] = {}
+        self._knows_developers: bool | None = None
+        """Whether the upstream's template shows turns of that role; None until it was asked."""
         self._http = Upstream(
             base_url.rstrip("/").removesuffix("/v1"),
             api_key=api_key,
@@ -177,10 +179,30 @@ class OpenAIEngine:
             raise Refused("The upstream speaks plain chat: it gives no token ids.", "tts.strategy")
         if prompt.token_ids:
             return prompt.token_ids
-        ids = ids_in(await self._http.post("/tokenize", tokenize_body(found.model, prompt)))
+        ids = await self._tokenized(found, await self._with_known_roles(found, prompt))
         if not ids:
             raise UpstreamError("The upstream's answer to /tokenize holds no token ids.")
         return ids
+
+    async def _tokenized(self, found: Found, prompt: Prompt) -> TokenIds:
+        return ids_in(await self._http.post("/tokenize", tokenize_body(found.model, prompt)))
+
+    async def _with_known_roles(self, found: Found, prompt: Prompt) -> Prompt:
+        """The prompt with `developer` turns as `system` turns where the upstream's template refuses or drops them."""
+        if all(message["role"] != "developer" for message in prompt.messages):
+            return prompt
+        if self._knows_developers is None:
+            turn = {"role": "developer", "content": "Say hi."}
+            try:
+                seen = await self._tokenized(found, Prompt((turn, *GREETING)))
+            except InvalidRequest:
+                seen = ()
+            self._knows_developers = len(seen) > len(found.greeting)
+        if self._knows_developers:
+            return prompt
+        roles = {"developer": "system"}
+        turns = tuple({**message, "role": roles.get(message["role"], message["role"])} for message in prompt.messages)
+        return replace(prompt, messages=turns)
 
     async def opening(self, prompt: Prompt, sampling: Sampling) -> str:
         """What the upstream's template ends with, asked once for each set of its variables."""

@@ -28,7 +28,7 @@ _EXTRAS: Mapping[str, tuple[Any, ...]] = {
 }
 """vLLM's additions to OpenAI's fields, each with the values that ask for nothing."""
 _WIRE_NAMES = {"include_stop": "include_stop_str_in_output"}
-_RESPONSE_FORMATS = ("json_schema", "json_object")
+_RESPONSE_FORMATS = ("text", "json_schema", "json_object")
 _PLAIN_TEMPLATE = {"add_generation_prompt": True, "continue_final_message": False}
 _ENDLESS = ("", "null", "none", "finish_reason_unspecified")
 """What some servers say where nothing has ended."""

@@ -1,4 +1,5 @@
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -251,6 +252,9 @@ def test_every_field_reaches_a_vllm() -> None:
         ignore_eos=True,
         logprobs=2,
         structured={"type": "json_object"},
+        bad_words=("z",),
+        allowed_token_ids=(6, 7),
+        cache_salt="salt",
     )
 
     async def main() -> None:
@@ -280,8 +284,55 @@ def test_every_field_reaches_a_vllm() -> None:
                     "ignore_eos": True,
                     "logprobs": 2,
                     "response_format": {"type": "json_object"},
+                    "bad_words": ["z"],
+                    "allowed_token_ids": [6, 7],
+                    "cache_salt": "salt",
                 }
             ]
+
+    run(main)
+
+
+TAG = {"type": "structural_tag", "format": {"type": "json_schema", "json_schema": {}}}
+
+
+@pytest.mark.parametrize(
+    ("structured", "sent"),
+    [
+        ({"type": "choice", "choice": ["a", "b"]}, {"choice": ["a", "b"]}),
+        ({"type": "regex", "regex": "[0-9]+"}, {"regex": "[0-9]+"}),
+        ({"type": "grammar", "grammar": "root ::= 'a'"}, {"grammar": "root ::= 'a'"}),
+        (TAG, {"structural_tag": json.dumps(TAG)}),
+    ],
+    ids=lambda case: next(iter(case)),
+)
+def test_what_response_format_has_no_word_for_reaches_a_vllm_alone(structured: Any, sent: Any) -> None:
+    async def main() -> None:
+        upstream = StandIn()
+        async with started(upstream) as engine:
+            await chunks_of(engine, IDS, Sampling(structured=structured))
+            (body,) = upstream.bodies
+            assert body["structured_outputs"] == sent
+            assert "response_format" not in body
+        async with started(StandIn(kind="chat")) as engine:
+            with pytest.raises(Refused) as caught:
+                await chunks_of(engine, CHAT, Sampling(structured=structured))
+            assert caught.value.param == "structured_outputs"
+
+    run(main)
+
+
+@pytest.mark.parametrize(("roles", "shown"), [({"system", "user"}, "system"), ({"developer", "user"}, "developer")])
+def test_a_developers_words_are_in_the_prompt_whatever_the_upstreams_template_knows(roles: Any, shown: str) -> None:
+    chat = Prompt(({"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Hi."}))
+
+    async def main() -> None:
+        upstream = StandIn(roles=frozenset(roles))
+        async with started(upstream) as engine:
+            for _ in range(2):
+                assert "".join(map(chr, await engine.encode(chat))) == f"<{shown}>Be brief.\n<user>Hi.\n<assistant>"
+            # It is asked once what the template makes of the role.
+            assert len(upstream.requests) == 3
 
     run(main)
 
@@ -326,7 +377,10 @@ def test_every_field_of_plain_chat_reaches_it_and_no_other(field: str) -> None:
         {"min_tokens": 1},
         {"ignore_eos": True},
         {"stop_token_ids": (1,)},
-        {"include_stop": True},
+        {"include_stop_str_in_output": True},
+        {"bad_words": ("x",)},
+        {"allowed_token_ids": (1,)},
+        {"cache_salt": "salt"},
         {"logprob_token_ids": (1,)},
         {"logprobs": 0},
     ],
@@ -337,8 +391,10 @@ def test_what_plain_chat_has_no_field_for_is_refused(field: dict[str, Any]) -> N
 
     async def main() -> None:
         async with started(upstream) as engine:
+            names = {"include_stop_str_in_output": "include_stop"}
+            sampling = Sampling(**{names.get(name, name): value for name, value in field.items()})
             with pytest.raises(Refused) as caught:
-                await chunks_of(engine, CHAT, Sampling(**field))
+                await chunks_of(engine, CHAT, sampling)
             assert caught.value.param in field
             with pytest.raises(Refused) as caught:
                 await chunks_of(engine, replace(CHAT, template={"continue_final_message": True}))

@@ -53,6 +53,7 @@ def close(found: Mapping[int, float], wanted: Mapping[int, float]) -> bool:
         ({"temperature": 0.0}, {0: 1.0}),
         ({"temperature": 1e-7}, {0: 1.0}),
         ({"logit_bias": {0: -100.0, 3: math.log(6)}}, {1: 0.4, 2: 0.2, 3: 0.4}),
+        ({"allowed_token_ids": (1, 2)}, {1: 2 / 3, 2: 1 / 3}),
     ],
 )
 def test_tokens_are_drawn_as_often_as_they_should(fields: dict[str, Any], wanted: dict[int, float]) -> None:
