@@ -41,9 +41,9 @@ _REACH = 1000
 
 _LETTER = r"[*_]*(?:\([A-J]\)|[A-J](?![\w'’]))[*_]*"
 _CALLED = r"(?:(?i:options?|choices?|letters?|both)\s+)?"
-_OPTION = re.compile(rf"{_CALLED}[*_]*(?:\(([A-J])\)|([A-J])(?=[).:,。]|\s*[–—(]|[*_\s]*$))", re.MULTILINE)
+_OPTION = re.compile(rf"{_CALLED}[*_]*(?:\(([A-J])\)|([A-J])(?=[*_]*[).:,。]|\s*[–—(]|[*_\s]*$))", re.MULTILINE)
 _OPTIONS = re.compile(
-    rf"{_CALLED}({_LETTER}(?:(?:\s*,\s*(?:and\s+|or\s+)?|\s+(?:and|or|&)\s+){_LETTER})++)(?!\s+[a-z])"
+    rf"{_CALLED}({_LETTER}(?:(?:\s*,\s*(?:and\s+|or\s+)?|\s+(?:and|or|&)\s+){_LETTER})++)(?!\s+(?!only\b|are\b)[a-z])"
 )
 _ALONE = re.compile(r"(?:\A|\n)[ \t*_]*(?:\(([A-J])\)|([A-J])[.)]?)[ \t*_.]*\s*\Z|\A\s*\(?([A-J])[.)]\s+\S[^\n]*\Z")
 """An option that is all that the last line says, or that a text of one line begins with."""
@@ -93,7 +93,8 @@ _REMARK = re.compile(r"(.*?\S)(?:\s+\((?!mod\b)|;\s+(?=.*[A-Za-z]{3}))(.*)")
 _ABBREVIATED = re.compile(r"\b(?:i\.e|e\.g)\.")
 _DENIAL = re.compile(r"(?:definitely\s|certainly\s)?not\b(?:.*\bbut\s)?", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"\n|(?<!\bRs)[.!?](?=\s)|[。！？]")
-_TAG = re.compile(r"</?(?:b|strong|i|em|u|mark|span|code|p)>")
+_TAG = re.compile(r"</?(?:b|strong|i|em|u|mark|span|code|p|s)>|<\|[^|<>\n]{1,40}\|>")
+_STRING = re.compile(r"\"([^\"\n]+)\"")
 _QUOTED = re.compile(r"([\"'“‘«„]).+[\"'”’»“]", re.DOTALL)
 _LETTERS = re.compile(r"(?=[^\W\d_])[\u0400-\u1fff\u3040-\ud7af]")
 """Of alphabets that are not those of formulas."""
@@ -189,6 +190,8 @@ def _marked(text: str, begin: int = 0, *, values: bool = False) -> str | None:
 def _stated(rest: str) -> str | None:
     """The answer at the beginning of `rest`: options, a formula, the only value of a sentence, or a phrase."""
     rest = _TAG.sub("", rest)
+    if string := _STRING.match(rest):
+        rest = string[1]
     if options := _OPTIONS.match(rest):
         return re.sub(r"[()*_]", "", options[1])
     if option := _OPTION.match(rest):
@@ -201,6 +204,8 @@ def _stated(rest: str) -> str | None:
             return None
         line = line[denial.end() :]
     phrase = _CLAUSE.sub("", line)
+    if phrase.endswith("}") and "{" not in phrase:
+        phrase = phrase[:-1]
     if (
         (remark := _REMARK.fullmatch(phrase))
         and _is_number(remark[1])

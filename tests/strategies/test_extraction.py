@@ -287,6 +287,16 @@ def test_extract(text: str, answer: str | None) -> None:
         ("The answer is therefore 5.", "5"),
         ("The answer is indeed 5 apples, as 3 + 2 = 5.", "5"),
         ("The answer comes out to 5.", "5"),
+        ("The answer is **A**: Paris", "A"),
+        ("Correct Answer: (A) and (B) only", "A and B"),
+        ("The answer is 18</s>", "18"),
+        ("The answer is 18<|im_end|>", "18"),
+        ('{"answer": 18}', "18"),
+        ('{"answer": "B"}', "B"),
+        ("The answer is between 5 and 7.", "between 5 and 7"),
+        ("The answer is 50 km/h, not 25 km/h.", "50"),
+        ("So the polynomial is $x^2 + 3x + 2$.", "x^2 + 3x + 2"),
+        (r"$17^{-1} \equiv \boxed{44}$. We check our answer: $17 \cdot 44 = 748 \equiv 1$.", "44"),
     ],
 )
 def test_extract_reads_what_stands_there_whole(text: str, answer: str | None) -> None:
