@@ -18,6 +18,7 @@ from rich.console import Console
 
 import strategies
 from bench.difficulty_fit import FOLDS, calibration_error
+from bench.failures import fail
 from bench.manifest import Manifest
 from bench.policy_fit import EDGES, Fitted, Origin, fitted, policy_of
 from bench.policy_report import report_of, write_report
@@ -29,8 +30,6 @@ from bench.trials import PILOT, Setting, trials
 from prm import AGGREGATIONS, Aggregation
 from strategies import policy as policies
 from strategies.policy import Policy, PolicyError
-
-err = Console(stderr=True, soft_wrap=True)
 
 
 class Calibrated(NamedTuple):
@@ -73,8 +72,7 @@ def command(
         if report:
             write_report(told, report, shlex.join(["tts-bench", *sys.argv[1:]]))
     except (RecordError, PolicyError, OSError, RuntimeError, ValueError) as error:
-        err.print(f"error: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(1) from None
+        raise fail(error) from None
     console = Console()
     for title, sheet in told.sheets.items():
         show(console, title, sheet)

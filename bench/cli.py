@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from bench.failures import in_sentences
+
 COMMANDS = {
     "run": ("bench.run:command", "Asks a running server every problem of a task."),
     "repeat": ("bench.run:repeat", "Runs again what a run's manifest describes."),
@@ -57,7 +59,8 @@ def _add(name: str, target: str, line: str) -> None:
             raise typer.Exit(1) from None
         inner = typer.Typer(add_completion=False)
         inner.command(name)(called)
-        inner(args=context.args, prog_name=f"tts-bench {name}")
+        with in_sentences():
+            inner(args=context.args, prog_name=f"tts-bench {name}")
 
 
 for _name, (_target, _line) in COMMANDS.items():

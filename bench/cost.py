@@ -148,7 +148,7 @@ def read_prices(path: Path) -> Prices:
         raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise RecordError(f"{path}: {told(error)}; it may name {', '.join(Prices.model_fields)}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path}: is no JSON: {error}") from error
 
 

@@ -83,7 +83,7 @@ def known_facts(cells: Sequence[Cell]) -> list[Fact]:
         facts.append(beam_over_optimises(results))
     if results.noisy and {"dvts", "beam_search"} <= {*results.labels}:
         facts.append(dvts_overtakes_beam(results))
-    if 0.0 in {cell.quality for cell in cells} and "majority" in results.labels:
+    if 0.0 in {cell.quality for cell in cells} and "majority" in results.labels and len(results.labels) > 1:
         facts.append(nothing_beats_majority(results))
     return facts
 

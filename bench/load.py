@@ -16,6 +16,7 @@ import httpx
 import psutil
 import typer
 
+from bench.failures import check_file
 from bench.machine import machine, versions
 from bench.processes import free_port, running, tts_server
 
@@ -69,11 +70,12 @@ async def load(url: str, requests: int, clients: int) -> tuple[list[str], float]
 
 
 def main(
-    requests: Annotated[int, typer.Option(help="Requests that count.")] = 5000,
-    clients: Annotated[int, typer.Option(help="Streams at once.")] = 200,
+    requests: Annotated[int, typer.Option(min=1, help="Requests that count.")] = 5000,
+    clients: Annotated[int, typer.Option(min=1, help="Streams at once.")] = 200,
     out: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
 ) -> None:
     """Prints what was answered and how the server's memory grew."""
+    check_file(out, "--out")
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         command = tts_server("--engine", "fake", "--prm", "fake", "--port", str(port), "--log-level", "warning")

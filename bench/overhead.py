@@ -27,6 +27,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 
+from bench.failures import check_file
 from bench.machine import has_bfloat16, machine, versions
 from bench.processes import free_port, running, tts_server
 
@@ -208,17 +209,18 @@ def measure(model: str, path: str, tokens: int, rounds: int) -> list[str]:
 def pulled(model: str) -> str:
     """The model's directory, for vLLM itself."""
     command = [sys.executable, "-m", "tts_server.cli", "models", "pull", model]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return said.rpartition(" is at ")[2].strip()
 
 
 def main(
     model: Annotated[str, typer.Option(help="A model of `tts-server models list`.")] = "smollm2-135m-instruct",
-    tokens: Annotated[int, typer.Option(help="Tokens of each sample.")] = 64,
-    rounds: Annotated[int, typer.Option(help="Paired rounds that count.")] = 5,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens of each sample.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Paired rounds that count.")] = 5,
     out: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
 ) -> None:
     """Prints the table of ratios."""
+    check_file(out, "--out")
     head = [
         "| contest | ours, tokens/s | theirs, tokens/s | median ratio | 95 % interval |",
         "|---|---|---|---|---|",

@@ -22,6 +22,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from bench.failures import check_file
 from bench.machine import machine, versions
 from bench.prm_data import fail, summary
 from bench.prm_evaluate import AUC, Row, Scores, best_of_n, step_auc
@@ -217,6 +218,7 @@ def command(
     report_file: Annotated[Path | None, typer.Option("--report", help="Markdown file of the figures.")] = None,
 ) -> None:
     """Trains a process reward model on labelled steps, and tells what it is worth on problems that are held out."""
+    check_file(report_file, "--report")
     options = Options(
         epochs=epochs, batch=batch, micro_tokens=micro_tokens, learning_rate=learning_rate, rank=rank, seed=seed
     )
@@ -224,6 +226,8 @@ def command(
         if out.exists():
             raise TrainingError(f"{out} exists; name another --out")
         solutions = read_labels(labels)
+        if not solutions:
+            raise TrainingError(f"{labels}: there are no labelled solutions in it")
         split = split_by_problem(solutions, held_out, seed)
         tuned = load(base, head, options, dtype)
         before = judge(tuned, split.held_out, micro_tokens)

@@ -156,7 +156,7 @@ def _lines(file: Path) -> Iterable[tuple[int, bytes]]:
 def _is_json(line: bytes) -> bool:
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

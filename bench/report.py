@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from bench.cost import read_prices
+from bench.failures import fail
 from bench.plots import COLOURS
 from bench.records import RecordError
 from bench.report_cards import dispute
@@ -24,8 +25,6 @@ from bench.tables import show
 
 IN_SHORT = ("run", "accuracy, %", "95 % interval", "generated tokens", "seconds", "frontier")
 """Columns that a terminal has room for."""
-
-err = Console(stderr=True, soft_wrap=True)
 
 
 def command(
@@ -48,8 +47,7 @@ def command(
         told = findings(found)
         write(out, title, found, told, problems)
     except (RecordError, OSError, RuntimeError) as error:
-        err.print(f"error: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(1) from None
+        raise fail(error) from None
     console = Console()
     for sentence in told.conclusion:
         console.print(sentence, markup=False, highlight=False)

@@ -19,14 +19,13 @@ import typer
 from rich.console import Console
 
 from bench.estimators import DRAWS, MEASURES, Measure
+from bench.failures import check_file, fail
 from bench.records import RecordError
 from bench.stored import RETURNED, Comparison, Question, Row, Stored, compare, load, paired
 from bench.tables import Sheet, band, count, p_value, percent, show
 from prm import AGGREGATIONS, Aggregation
 
 T = TypeVar("T", bound=str)
-
-err = Console(stderr=True, soft_wrap=True)
 
 
 class Choice(NamedTuple):
@@ -78,6 +77,7 @@ def command(
         _chosen("--aggregation", aggregation or (), AGGREGATIONS),
         _sizes(k),
     )
+    check_file(out, "--out")
     if out and out.suffix not in (".json", ".md"):
         raise typer.BadParameter(f"it ends in .json or .md, got {out.name!r}", param_hint="--out")
     try:
@@ -91,8 +91,7 @@ def command(
             text = json.dumps(report.data, indent=1) + "\n" if out.suffix == ".json" else report.markdown(command)
             out.write_text(text)
     except (RecordError, OSError, RuntimeError) as error:
-        err.print(f"error: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(1) from None
+        raise fail(error) from None
     console = Console()
     show(console, report.title, report.sheet)
     for note in report.notes:

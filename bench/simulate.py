@@ -164,17 +164,24 @@ class Job:
         )
 
 
+def named(names: Sequence[str]) -> list[str]:
+    """The contestants with these names, or of strategies with these.
+
+    Raises:
+        BadParameter: there is none.
+    """
+    known = contestants()
+    for name in names:
+        if name not in known and name not in {contestant.strategy for contestant in known.values()}:
+            raise typer.BadParameter(f"one of {', '.join(known)}, or a strategy; got {name!r}", param_hint="--only")
+    return [label for label, contestant in known.items() if label in names or contestant.strategy in names]
+
+
 def jobs_of(
     qualities: Sequence[float], budgets: Sequence[int], questions: int, labels: Collection[str] = ()
 ) -> Iterator[Job]:
-    """Every cell, the costliest first, so that no process is left with a long one at the end.
-
-    Raises:
-        ValueError: a label that no contestant has.
-    """
+    """Every cell, the costliest first, so that no process is left with a long one at the end."""
     known = contestants()
-    if unknown := sorted(set(labels) - set(known)):
-        raise ValueError(f"the contestants are {', '.join(known)}; got {', '.join(unknown)}")
     for budget in sorted(budgets, reverse=True):
         for label, contestant in known.items():
             if contestant.only not in (None, budget) or (labels and label not in labels):
@@ -236,17 +243,22 @@ def records(cells: Iterable[Cell]) -> Iterator[dict[str, Any]]:
 
 def main(
     out: Annotated[Path, typer.Option(help="Directory for simulate.{md,csv,json,png}.")],
-    questions: Annotated[int, typer.Option(help="Questions of each difficulty.")] = 200,
-    top: Annotated[int, typer.Option(help="The largest budget; powers of two up to it are run.")] = BUDGETS[-1],
-    only: Annotated[list[str] | None, typer.Option(help="Contestants to run; all, if none is named.")] = None,
-    processes: Annotated[int, typer.Option(help="Processes that fill cells.")] = os.cpu_count() or 1,
+    questions: Annotated[int, typer.Option(min=1, help="Questions of each difficulty.")] = 200,
+    top: Annotated[
+        int, typer.Option(min=BUDGETS[0], help="The largest budget; powers of two up to it are run.")
+    ] = BUDGETS[-1],
+    only: Annotated[
+        list[str] | None, typer.Option(help="Contestants or strategies to run; all, if none is named.")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that fill cells.")] = os.cpu_count() or 1,
 ) -> None:
     """Writes the picture, the table and the data; prints which of the known facts came out."""
     budgets = [n for n in BUDGETS if n <= top]
-    cells = simulate(budgets=budgets, questions=questions, processes=processes, labels=only or ())
+    labels = named(only or ())
+    out.mkdir(parents=True, exist_ok=True)
+    cells = simulate(budgets=budgets, questions=questions, processes=processes, labels=labels)
     rows = list(records(cells))
     facts = known_facts(cells)
-    out.mkdir(parents=True, exist_ok=True)
     (out / "simulate.json").write_text(json.dumps({"cells": rows, "facts": [asdict(f) for f in facts]}, indent=1))
     with (out / "simulate.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])

@@ -333,7 +333,7 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
         return FromFile(**{key: value for key, value in flags.items() if value is not None})
     except ValidationError as error:
         raise ConfigError("; ".join(told(e) for e in error.errors())) from None
-    except TOMLDecodeError as error:
+    except (TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{config}: {error}") from None
     except ValueError as error:
         raise ConfigError(str(error)) from None

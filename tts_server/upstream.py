@@ -62,7 +62,7 @@ class Upstream:
             base = httpx.URL(url)
         except httpx.InvalidURL as error:
             raise ValueError(f"The upstream's URL is none: {error}.") from None
-        if base.scheme not in ("http", "https") or not base.host:
+        if base.scheme not in ("http", "https") or not base.host or (base.port or 1) not in range(1, 65536):
             raise ValueError(f"The upstream's URL must be http:// or https:// and a host, not {url!r}.")
         if api_key and not (api_key.isascii() and api_key.isprintable()):
             raise ValueError("The upstream's API key holds what no header can carry.")

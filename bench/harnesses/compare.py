@@ -140,7 +140,7 @@ def read_log(path: Path) -> dict[str, list[Grade]]:
         raise RecordError(f"{path}: cannot be read: {why}") from error
     try:
         found = list(_of_lm_eval(path, text) if path.suffix == ".jsonl" else _of_inspect(json.loads(text)))
-    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, RecursionError) as error:
         raise RecordError(
             f"{path}: is neither a sample log of lm-evaluation-harness nor a JSON log of inspect-ai: "
             f"{type(error).__name__}: {error}"
@@ -159,7 +159,7 @@ def _of_lm_eval(path: Path, text: str) -> Iterator[tuple[str, Grade]]:
             continue
         try:
             told = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RecordError(f"{path}:{number}: {error}") from error
         (metric,) = told["metrics"]
         (answer,) = told["filtered_resps"]

@@ -115,7 +115,7 @@ def _rows(file: Path) -> Iterator[tuple[str, Row]]:
             row = json.loads(line.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
             raise TaskError(f"{place}: not UTF-8 text ({error.reason})") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise TaskError(f"{place}: not a line of JSON ({error})") from error
         if not isinstance(row, dict):
             raise TaskError(f"{place}: a line must be a JSON object, not {type(row).__name__}")

@@ -174,8 +174,8 @@ def test_a_wrong_option_is_refused(tmp_path: Path, options: list[str], message: 
 def test_a_missing_file_and_an_unwritable_result_are_errors(tmp_path: Path) -> None:
     assert "cannot be read" in rescore(tmp_path / "none").output
     done = rescore(stored(tmp_path / "samples.jsonl"), "--out", tmp_path / "no" / "where.json")
-    assert done.exit_code == 1
-    assert "No such file" in done.output
+    assert done.exit_code == 2
+    assert "is in a directory that exists" in done.output
 
 
 def test_fewer_of_a_searchs_candidates_are_no_smaller_search(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
 
 import strategies
 from bench import simulate
@@ -54,8 +55,8 @@ def test_processes_fill_the_same_cells() -> None:
 
 
 def test_an_unknown_contestant_is_refused() -> None:
-    with pytest.raises(ValueError, match="got nobody"):
-        simulate.simulate(labels=("nobody",))
+    with pytest.raises(typer.BadParameter, match="or a strategy; got 'nobody'"):
+        simulate.named(["nobody"])
 
 
 def test_it_writes_picture_table_and_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -117,6 +117,12 @@ def test_a_wrong_variable_is_named(name: str, value: str, said: str, monkeypatch
         load()
 
 
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"config\.toml: 'utf-8' codec"):
+        load(tmp_path / "config.toml")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml does not exist"):
         load(tmp_path / "none.toml")

@@ -30,6 +30,7 @@ Aggregation = Literal["last", "min", "prod", "mean"]
 Timeout = float | httpx.Timeout
 """Seconds without a byte; for an answer that is not streamed, seconds until it is there. To connect, 5 at most."""
 
+PORTS = range(1, 65536)
 DEFAULT_TIMEOUT_S, CONNECT_TIMEOUT_S = 600.0, 5.0
 MAX_RETRIES = 2
 CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=3.0)
@@ -202,8 +203,11 @@ def http_options(
     Raises:
         ValueError: the URL is not http or https, or no header can carry the key.
     """
-    url = httpx.URL(base_url.rstrip("/").removesuffix("/v1") + "/")
-    if url.scheme not in ("http", "https") or not url.host:
+    try:
+        url = httpx.URL(base_url.rstrip("/").removesuffix("/v1") + "/")
+    except httpx.InvalidURL as error:
+        raise ValueError(f"base_url is no URL: {error}; got {base_url!r}") from None
+    if url.scheme not in ("http", "https") or not url.host or (url.port or 1) not in PORTS:
         raise ValueError(f"base_url is an http or https URL, such as http://localhost:8000; got {base_url!r}")
     # The message does not show the key; httpx's own would.
     if api_key and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):

@@ -131,7 +131,7 @@ def test_what_is_needed_before_asking() -> None:
         for call in (client.chat, client.stream):
             with pytest.raises(ValueError, match="model is required"):
                 call("?")
-    for url in ("127.0.0.1:8000", "ftp://host", ""):
+    for url in ("127.0.0.1:8000", "ftp://host", "", "http://host:99999", "http://[::1", "http://host:x"):
         with pytest.raises(ValueError, match="base_url"):
             Client(url)
 

@@ -103,7 +103,9 @@ def test_start_takes_the_url_with_and_without_v1(api: str, suffix: str) -> None:
     run(main)
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://host", "", "http://host:x"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "ftp://host", "", "http://host:x", "http://host:99999", "http://[::1"]
+)
 def test_a_url_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="upstream's URL"):
         OpenAIEngine(url)
