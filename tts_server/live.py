@@ -11,8 +11,8 @@ from rich.text import Text
 
 from tts_server.client import Search
 
-LINE_S = 10.0
-"""Seconds between lines where there is no terminal."""
+LINE_S, MOST_S = 10.0, 60.0
+"""Seconds between the first lines where there is no terminal, and between later ones: each pause is twice the last."""
 KEPT_CHARS = 1000
 """Of what was said: the last line is shown."""
 
@@ -24,6 +24,7 @@ class Live:
         self._console = console
         self._begun = time.monotonic()
         self._told_at: float | None = None
+        self._pause_s = LINE_S
         self._text = ""
         self._search: Search | None = None
         self._spinner = Spinner("dots")
@@ -52,6 +53,7 @@ class Live:
         self._search = search or self._search
         self._text = (self._text + text)[-KEPT_CHARS:]
         if not self._console.is_terminal and not self._told_lately:
+            self._pause_s = LINE_S if self._told_at is None else min(2 * self._pause_s, MOST_S)
             self._told_at = time.monotonic()
             self._console.print(self.line, markup=False, highlight=False, soft_wrap=True)
 
@@ -71,7 +73,7 @@ class Live:
 
     @property
     def _told_lately(self) -> bool:
-        return self._told_at is not None and time.monotonic() - self._told_at < LINE_S
+        return self._told_at is not None and time.monotonic() - self._told_at < self._pause_s
 
     def _rendered(self) -> Spinner:
         self._spinner.update(text=Text(self.line, style="dim", no_wrap=True, overflow="ellipsis"))

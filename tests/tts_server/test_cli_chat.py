@@ -214,7 +214,9 @@ class Typed:
     """The command on a terminal of its own."""
 
     def __init__(self, *arguments: str) -> None:
+        # The other side stays open here: until the command has opened it, there would be nothing to read from.
         self._terminal, other = pty.openpty()
+        self._other: int | None = other
         environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm", "LINES": "40"}
         # A terminal's keys are signals for the session that has opened it first.
         shell = ["sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1', os.ttyname(other)]
@@ -224,7 +226,6 @@ class Typed:
             env=environment,
             start_new_session=True,
         )
-        os.close(other)
         self.text = ""
         self._grown = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -239,14 +240,21 @@ class Typed:
 
     def end(self) -> int:
         code = self.process.wait(NEVER_S)
-        self._reader.join(NEVER_S)
+        self._leave()
         return code
 
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait(NEVER_S)
+        self._leave()
         os.close(self._terminal)
+
+    def _leave(self) -> None:
+        if self._other is not None:
+            os.close(self._other)
+            self._other = None
+            self._reader.join(NEVER_S)
 
     def _read(self) -> None:
         # A terminal that nobody holds open any more is an error on Linux, and an end elsewhere.

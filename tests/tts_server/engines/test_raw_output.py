@@ -2,7 +2,6 @@
 
 import contextvars
 import os
-import signal
 import subprocess
 import sys
 
@@ -100,12 +99,21 @@ def test_an_engine_that_cannot_be_loaded_says_the_cause_that_its_process_told(
 
 
 def test_processes_of_the_engine_are_not_ended_by_a_terminals_ctrl_c() -> None:
-    asked = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
+    code = """
+import multiprocessing, signal
+from tts_server.engines import vllm_host
 
-    def blocked() -> str:
-        return subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout.strip()
+ASKED = "import signal, sys; sys.exit(7 if signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()) else 0)"
 
-    with vllm_host._ctrl_c_is_ours():
-        assert blocked() == "True"
-    assert blocked() == "False"
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+def started():
+    process = multiprocessing.get_context("spawn").Process(target=exec, args=(ASKED,))
+    process.start()
+    process.join()
+    return process.exitcode
+
+with vllm_host._ctrl_c_is_ours():
+    print(started(), started())
+print(started(), signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "7 7\n0 False\n"
