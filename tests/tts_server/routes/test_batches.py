@@ -216,13 +216,15 @@ def test_what_is_cancelled_keeps_what_was_answered(tmp_path: Path) -> None:
     held = asyncio.Event()
 
     class Held(FakeEngine):
+        waiting = 0
+
         async def generate(self, prompt: Any, sampling: Any, n: int = 1) -> Any:
             if "wait" in prompt.messages[-1]["content"]:
-                self.live += 1
+                self.waiting += 1
                 try:
                     await held.wait()
                 finally:
-                    self.live -= 1
+                    self.waiting -= 1
             async for chunk in super().generate(prompt, sampling, n):
                 yield chunk
 
@@ -230,7 +232,7 @@ def test_what_is_cancelled_keeps_what_was_answered(tmp_path: Path) -> None:
         engine = Held()
         async with batching(tmp_path, engine, BatchConfig(concurrency=2)) as client:
             made = await submit(client, [line("a"), line("b", "wait"), line("c", "wait"), line("d")])
-            await until(lambda: engine.live == 2)
+            await until(lambda: engine.waiting == 2)
             seen = (await client.get(f"/v1/batches/{made['id']}")).json()
             assert (seen["status"], seen["request_counts"]["completed"]) == ("in_progress", 1)
             assert seen["output_file_id"] is None
@@ -240,7 +242,7 @@ def test_what_is_cancelled_keeps_what_was_answered(tmp_path: Path) -> None:
             assert answer.json()["status"] in ("cancelling", "cancelled")
             done = await ended(client, made)
             assert done["status"] == "cancelled"
-            assert engine.live == 0
+            assert (engine.live, engine.waiting) == (0, 0)
             assert done["request_counts"] == {"total": 4, "completed": 1, "failed": 3}
             assert list(await told(client, done["output_file_id"])) == ["a"]
             left = await told(client, done["error_file_id"])
