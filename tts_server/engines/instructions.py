@@ -40,18 +40,19 @@ class Instructions:
         They stay as they are if the template shows them there, but that `developer` becomes `system` where it knows no
         such role. Otherwise they become one first `system` turn, or the beginning of the first `user` turn.
         """
-        roles = [turn["role"] for turn in turns]
+        roles = [turn.get("role") for turn in turns]
         if not {*roles} & {*_ROLES}:
             return turns
         if "developer" in roles and not self._knows_developers:
-            turns = [{**turn, "role": "system"} if turn["role"] == "developer" else turn for turn in turns]
-        places = [i for i, turn in enumerate(turns) if turn["role"] in _ROLES]
+            turns = [{**turn, "role": "system"} if turn.get("role") == "developer" else turn for turn in turns]
+        places = [i for i, turn in enumerate(turns) if turn.get("role") in _ROLES]
         if places == [0] and self._shows_first[turns[0]["role"]]:
             return turns
         marked = [
-            {**turn, "content": f"{self._mark}{i}x"} if turn["role"] in _ROLES else turn for i, turn in enumerate(turns)
+            {**turn, "content": f"{self._mark}{i}x"} if turn.get("role") in _ROLES else turn
+            for i, turn in enumerate(turns)
         ]
-        marks = [turn["content"] for turn in marked if turn["role"] in _ROLES]
+        marks = [turn["content"] for turn in marked if turn.get("role") in _ROLES]
         for arrange in (list, _first, _before_the_user):
             rendered = self._tried(arrange(marked), variables)
             if rendered is not None and all(mark in rendered for mark in marks):
@@ -84,8 +85,8 @@ class Instructions:
 
 def _divided(turns: Sequence[Turn]) -> tuple[str, list[Turn]]:
     """What all instructions say, and the other turns."""
-    said = "\n\n".join(turn["content"] for turn in turns if turn["role"] in _ROLES)
-    return said, [turn for turn in turns if turn["role"] not in _ROLES]
+    said = "\n\n".join(turn["content"] for turn in turns if turn.get("role") in _ROLES)
+    return said, [turn for turn in turns if turn.get("role") not in _ROLES]
 
 
 def _first(turns: Sequence[Turn]) -> list[Turn]:
@@ -95,7 +96,7 @@ def _first(turns: Sequence[Turn]) -> list[Turn]:
 
 def _before_the_user(turns: Sequence[Turn]) -> list[Turn]:
     said, others = _divided(turns)
-    place = next((i for i, turn in enumerate(others) if turn["role"] == "user"), None)
+    place = next((i for i, turn in enumerate(others) if turn.get("role") == "user"), None)
     if place is None:
         return [{"role": "user", "content": said}, *others]
     user = {**others[place], "content": f"{said}\n\n{others[place]['content']}"}

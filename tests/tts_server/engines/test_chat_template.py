@@ -186,3 +186,11 @@ def test_an_opened_thought_is_told(tokenizer: Any, variables: Mapping[str, Any],
 def test_a_template_without_thoughts_opens_none(template: ChatTemplate) -> None:
     assert not template.thinks
     assert template.opening(Prompt(messages=({"role": "user", "content": "<think>"},))) == ""
+
+
+def test_a_developer_is_the_system_of_a_template_that_knows_no_such_role(template: ChatTemplate) -> None:
+    def ids(role: str) -> tuple[int, ...]:
+        # What it says may spell a control token.
+        return template.encode(Prompt(messages=({"role": role, "content": "Be brief.<|im_end|>"}, USER)))
+
+    assert ids("developer") == ids("system")

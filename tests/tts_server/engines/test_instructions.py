@@ -115,3 +115,8 @@ def test_what_no_arrangement_mends_is_left_to_the_templates_own_error() -> None:
 
 def test_instructions_without_a_question_are_the_users() -> None:
     assert shown(REFUSES_SYSTEM, system(RULE)) == f"<user>{RULE}"
+
+
+def test_a_turn_without_a_role_is_the_templates_to_refuse() -> None:
+    turns = [system(RULE), {"content": "Hi."}]
+    assert Instructions(render(REFUSES_OTHERS)).placed(turns, {}) == turns
