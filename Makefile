@@ -35,11 +35,11 @@ check: .venv/.dev
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 bench: .venv/.installed
-	@$(BIN)/python -m bench.overhead --tokens 128 --rounds 5 --out bench/results/overhead.md
-	@$(BIN)/python -m bench.load --requests 5000 --clients 200 --out bench/results/load.md
-	@$(BIN)/python -m bench.search --out bench/results/search.md
-	@$(BIN)/python -m bench.step_cost --out bench/results/step_cost.md
-	@$(BIN)/python -m bench.prm --model smollm2-135m-instruct --out bench/results/prm.md
+	@$(BIN)/python -m bench.studies.overhead --tokens 128 --rounds 5 --out bench/results/overhead.md
+	@$(BIN)/python -m bench.studies.load --requests 5000 --clients 200 --out bench/results/load.md
+	@$(BIN)/python -m bench.studies.search --out bench/results/search.md
+	@$(BIN)/python -m bench.studies.step_cost --out bench/results/step_cost.md
+	@$(BIN)/python -m bench.studies.prm --model smollm2-135m-instruct --out bench/results/prm.md
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -9,18 +9,18 @@ import typer
 from bench.failures import in_sentences
 
 COMMANDS = {
-    "run": ("bench.run:command", "Asks a running server every problem of a task."),
-    "repeat": ("bench.run:repeat", "Runs again what a run's manifest describes."),
-    "calibrate": ("bench.calibrate:command", "Fits the table by which compute_optimal decides."),
-    "rescore": ("bench.rescore:command", "Evaluates stored samples again, without a model."),
-    "report": ("bench.report:command", "Writes a page, tables and pictures of runs."),
-    "cost": ("bench.figures:command", "Says what runs cost in tokens, time and dollars."),
-    "compare": ("bench.harnesses.compare:command", "Compares a run with a log of another harness."),
-    "prm-data": ("bench.prm_data:command", "Makes training data for a reward model."),
-    "prm-train": ("bench.prm_train:command", "Trains a reward model."),
-    "load": ("bench.load:main", "Sends many streams at once to a fake engine."),
-    "overhead": ("bench.overhead:main", "Measures the server against vLLM itself."),
-    "simulate": ("bench.simulate:main", "Compares all strategies in a toy world."),
+    "run": ("bench.running.run:command", "Asks a running server every problem of a task."),
+    "repeat": ("bench.running.run:repeat", "Runs again what a run's manifest describes."),
+    "calibrate": ("bench.calibration.calibrate:command", "Fits the table by which compute_optimal decides."),
+    "rescore": ("bench.rescoring.rescore:command", "Evaluates stored samples again, without a model."),
+    "report": ("bench.reporting.report:command", "Writes a page, tables and pictures of runs."),
+    "cost": ("bench.reporting.figures:command", "Says what runs cost in tokens, time and dollars."),
+    "compare": ("bench.studies.harnesses.compare:command", "Compares a run with a log of another harness."),
+    "prm-data": ("bench.prm_training.prm_data:command", "Makes training data for a reward model."),
+    "prm-train": ("bench.prm_training.train:command", "Trains a reward model."),
+    "load": ("bench.studies.load:main", "Sends many streams at once to a fake engine."),
+    "overhead": ("bench.studies.overhead:main", "Measures the server against vLLM itself."),
+    "simulate": ("bench.simulation.simulate:main", "Compares all strategies in a toy world."),
 }
 """Name → where its function is, and its line of help."""
 

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.search_figure import WORLD, trace
+from bench.simulation.search_figure import WORLD, trace
 from bench.strategy_guides import GUIDES
 from strategies import Entry, registry
-from strategies.option_schema import allowed_of, default_of, type_of
+from strategies.core.option_schema import allowed_of, default_of, type_of
 
 PAGES = Path(__file__).parents[1] / "docs" / "strategies"
 INDEX = "README.md"
@@ -158,9 +158,9 @@ def _figure(entry: Entry) -> Iterator[str]:
     cost += f" and {usage.prm_tokens} scored ones" * bool(usage.prm_tokens)
     yield "## A search"
     yield (
-        f"One run with {given} in the toy world of `bench/toy_world.py`, which shows how it searches and not how good "
-        f"it is: a question of {WORLD.depth} steps whose right answer is {WORLD.gold}. It took {cost}, and returned "
-        f"{traced.final.best.answer}."
+        f"One run with {given} in the toy world of `bench/simulation/toy_world.py`, which shows how it searches and "
+        f"not how good it is: a question of {WORLD.depth} steps whose right answer is {WORLD.gold}. It took {cost}, "
+        f"and returned {traced.final.best.answer}."
     )
     yield f"```mermaid\n{traced.mermaid()}\n```"
     yield (

@@ -11,8 +11,8 @@ from prm.base import (
     check_solutions,
 )
 from prm.fake import FakePRM
-from prm.families import FAMILIES, detect
-from prm.family import Backend, Classes, Family, FamilyPRM, Head, LabelTokens, Layout, Sigmoid
+from prm.families.contract import Backend, Classes, Family, FamilyPRM, Head, LabelTokens, Layout, Sigmoid
+from prm.families.detect import FAMILIES, detect
 from prm.judge import Judge, Verify
 from prm.steps import SEPARATOR, split_steps
 

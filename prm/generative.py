@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from prm.aggregate import Aggregation
 from prm.base import OnTokens, PRMError, StepScores, check_scores, check_solutions, refuse
-from prm.encoder import SLOT, Encoder, TokenIds
-from prm.family import Backend, LabelTokens, Layout
+from prm.families.contract import Backend, LabelTokens, Layout
+from prm.families.encoder import SLOT, Encoder, TokenIds
 
 MAX_TOKENS = 4096
 """Of one critique, where the context has room for it; the authors' own limit."""

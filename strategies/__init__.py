@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from strategies.base import Strategy
+from strategies.core.contracts import Strategy
 
 __all__ = ["Entry", "get", "registry", "strategy"]
 
@@ -90,6 +90,8 @@ def strategy(
 @cache
 def _load() -> None:
     for module in pkgutil.iter_modules(__path__):
+        if module.ispkg:  # The folders hold what strategies share.
+            continue
         import_module(f"{__name__}.{module.name}")
     for point in entry_points(group="tts_server.strategies"):
         before = dict(_entries)

@@ -16,11 +16,10 @@ from pydantic import Field
 
 from prm import ProcessRewardModel, split_steps
 from strategies import strategy
-from strategies.base import Candidate, Engine, Event, Incumbent, Progress, Refused, Sample, Selector, Task
 from strategies.best_of_n import HowToAggregate
-from strategies.budget import Account, BudgetSpent
-from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import (
+from strategies.core.account import Account, BudgetSpent
+from strategies.core.contracts import Candidate, Engine, Event, Incumbent, Progress, Refused, Sample, Selector, Task
+from strategies.sampling.draw import (
     candidates_of,
     draw,
     elect,
@@ -30,8 +29,9 @@ from strategies.sampling import (
     told_scored,
     with_temperature,
 )
-from strategies.step_search import scorer
-from strategies.thompson import Posterior, Tree, Trial, treequest
+from strategies.sampling.prompts import Examples, SystemPrompt, prompted
+from strategies.search.step_search import scorer
+from strategies.search.treequest_tree import Posterior, Tree, Trial, treequest
 
 REVISE = (
     "A verifier gives this solution {score:.2f} on a scale from 0 (wrong) to 1 (right).{doubt}\n\nFind out what is "

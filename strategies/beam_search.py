@@ -7,13 +7,13 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.base import Engine, Event, Progress, Selector, Task
 from strategies.best_of_n import HowToAggregate
-from strategies.budget import Account
-from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import refuse_choices
-from strategies.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer
-from strategies.trajectories import spread, to_ends
+from strategies.core.account import Account
+from strategies.core.contracts import Engine, Event, Progress, Selector, Task
+from strategies.sampling.draw import refuse_choices
+from strategies.sampling.prompts import Examples, SystemPrompt, prompted
+from strategies.search.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer
+from strategies.search.trajectory import spread, to_ends
 
 Beams = Annotated[int, Field(ge=1, le=4096, description="Beams: solutions searched at once.")]
 BeamWidth = Annotated[int, Field(ge=1, le=4096, description="Continuations of each kept beam.")]

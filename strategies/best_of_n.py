@@ -8,10 +8,10 @@ from pydantic import Field
 
 from prm import Aggregation, ProcessRewardModel
 from strategies import strategy
-from strategies.base import Engine, Event, Incumbent, Progress, Sample, Selector, Task
-from strategies.budget import Account, BudgetSpent
-from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import candidates_of, draw, elect, refuse_choices, refuse_unscored, scored, told_scored
+from strategies.core.account import Account, BudgetSpent
+from strategies.core.contracts import Engine, Event, Incumbent, Progress, Sample, Selector, Task
+from strategies.sampling.draw import candidates_of, draw, elect, refuse_choices, refuse_unscored, scored, told_scored
+from strategies.sampling.prompts import Examples, SystemPrompt, prompted
 
 SampleCount = Annotated[int, Field(ge=1, le=4096, description="Samples to draw.")]
 HowToAggregate = Annotated[

@@ -10,11 +10,11 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.base import Engine, Event, Task
-from strategies.budget import Account
-from strategies.continuation import Chain, ChainCount, Text, ThinkClose, ThinkOpen, steered
-from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import refuse_choices, refuse_logprobs
+from strategies.core.account import Account
+from strategies.core.contracts import Engine, Event, Task
+from strategies.sampling.draw import refuse_choices, refuse_logprobs
+from strategies.sampling.prompts import Examples, SystemPrompt, prompted
+from strategies.search.steered_chains import Chain, ChainCount, Text, ThinkClose, ThinkOpen, steered
 
 
 @strategy("budget_forcing", paper="2501.19393", continues=True)

@@ -14,11 +14,11 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.base import Engine, Event, Progress, Sample, Task
-from strategies.budget import Account
-from strategies.continuation import ChainCount
-from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import candidates_of, draw, elect, refuse_choices, refuse_logprobs
+from strategies.core.account import Account
+from strategies.core.contracts import Engine, Event, Progress, Sample, Task
+from strategies.sampling.draw import candidates_of, draw, elect, refuse_choices, refuse_logprobs
+from strategies.sampling.prompts import Examples, SystemPrompt, prompted
+from strategies.search.steered_chains import ChainCount
 
 ACTIONS = re.compile(r"<\|(?:continue|reflect|explore)\|>[ \t]?")
 INSTRUCTION = (

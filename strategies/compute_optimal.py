@@ -14,11 +14,11 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.allocating import Allocation, Wishes
-from strategies.base import Engine, Event, Task
+from strategies.allocation.allocate import Allocation, Wishes
 from strategies.best_of_n import HowToAggregate
-from strategies.budget import Account
-from strategies.prompts import Examples, SystemPrompt, prompted
+from strategies.core.account import Account
+from strategies.core.contracts import Engine, Event, Task
+from strategies.sampling.prompts import Examples, SystemPrompt, prompted
 
 
 @strategy("compute_optimal", paper="2408.03314, 2502.06703, 2410.04707", scored=True, formed=True)

@@ -15,13 +15,22 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.attempts import attempt, in_order, key_of
-from strategies.base import Engine, Event, Progress, Refused, Sample, Task
 from strategies.best_of_n import SampleCount
-from strategies.budget import Account
-from strategies.certainty import MEASURES, Ballot, LogprobReader, Measure, Trace, Watch, elect_by, token_confidence
-from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import candidates_of, draw, refuse_choices, succeeded, told
+from strategies.core.account import Account
+from strategies.core.contracts import Engine, Event, Progress, Refused, Sample, Task
+from strategies.sampling.draw import candidates_of, draw, refuse_choices, succeeded, told
+from strategies.sampling.logprob_confidence import (
+    MEASURES,
+    Ballot,
+    LogprobReader,
+    Measure,
+    Trace,
+    Watch,
+    elect_by,
+    token_confidence,
+)
+from strategies.sampling.prompts import Examples, SystemPrompt, prompted
+from strategies.sampling.streams import attempt, in_order, key_of
 
 
 @strategy("confidence", paper="2508.15260", formed=True)

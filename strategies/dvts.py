@@ -5,15 +5,15 @@ from contextlib import aclosing
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.base import Engine, Event, Task
 from strategies.beam_search import Beams, BeamWidth, HowToSelect
 from strategies.best_of_n import HowToAggregate
-from strategies.budget import Account
-from strategies.pool import together
-from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import refuse_choices
-from strategies.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer
-from strategies.trajectories import Trajectory, spread, to_ends
+from strategies.core.account import Account
+from strategies.core.concurrency import together
+from strategies.core.contracts import Engine, Event, Task
+from strategies.sampling.draw import refuse_choices
+from strategies.sampling.prompts import Examples, SystemPrompt, prompted
+from strategies.search.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer
+from strategies.search.trajectory import Trajectory, spread, to_ends
 
 
 @strategy("dvts", paper="Hugging Face, search-and-learn (2024)", needs_prm=True, continues=True)

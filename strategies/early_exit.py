@@ -12,12 +12,12 @@ from pydantic import Field
 from prm import ProcessRewardModel
 from strategies import strategy
 from strategies.answers import canonical, extract
-from strategies.base import Engine, Event, Task
-from strategies.budget import Account
-from strategies.continuation import Chain, ChainCount, Text, ThinkClose, ThinkOpen, steered
-from strategies.dialogue import aside, ask, seeded
-from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import refuse_choices, refuse_logprobs
+from strategies.core.account import Account
+from strategies.core.contracts import Engine, Event, Task
+from strategies.sampling.dialogue import aside, ask, seeded
+from strategies.sampling.draw import refuse_choices, refuse_logprobs
+from strategies.sampling.prompts import Examples, SystemPrompt, prompted
+from strategies.search.steered_chains import Chain, ChainCount, Text, ThinkClose, ThinkOpen, steered
 
 PROBE = "... So by now I know the answer to the whole problem.\n\n**Final Answer**\n\n\\[ \\boxed{"
 HESITATION = re.compile(r"\b(?:wait|hold|but|okay|no|hmm)\b", re.IGNORECASE)

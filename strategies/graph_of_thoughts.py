@@ -10,12 +10,23 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.base import Engine, Event, Final, Progress, Refused, Sample, Task
 from strategies.best_of_n import HowToAggregate
-from strategies.budget import Account
-from strategies.pool import together
-from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.thought_graph import (
+from strategies.core.account import Account
+from strategies.core.concurrency import together
+from strategies.core.contracts import Engine, Event, Final, Progress, Refused, Sample, Task
+from strategies.sampling.prompts import Examples, SystemPrompt, prompted
+from strategies.search.thought_calls import (
+    UNVALUED,
+    EvaluationTokens,
+    Evaluator,
+    Policy,
+    Value,
+    nothing,
+    refuse_unthinkable,
+    vote_by_value,
+    with_failed,
+)
+from strategies.search.thought_graph import (
     DEFAULT,
     Aggregate,
     Generate,
@@ -28,17 +39,6 @@ from strategies.thought_graph import (
     ends_of,
     names_of,
     written_by,
-)
-from strategies.thoughts import (
-    UNVALUED,
-    EvaluationTokens,
-    Evaluator,
-    Policy,
-    Value,
-    nothing,
-    refuse_unthinkable,
-    vote_by_value,
-    with_failed,
 )
 
 _FURTHER = r"Write another solution, guided by this one. Put the final answer within \boxed{}."

@@ -14,14 +14,14 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.base import Engine, Event, Progress, Refused, Selector, Task
 from strategies.best_of_n import HowToAggregate
-from strategies.budget import Account, BudgetSpent
-from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.rollouts import Tree, Unscored
-from strategies.sampling import refuse_choices, refuse_unscored
-from strategies.search_tree import Node, Noise, Rule, puct, uct
-from strategies.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer
+from strategies.core.account import Account, BudgetSpent
+from strategies.core.contracts import Engine, Event, Progress, Refused, Selector, Task
+from strategies.sampling.draw import refuse_choices, refuse_unscored
+from strategies.sampling.prompts import Examples, SystemPrompt, prompted
+from strategies.search.mcts_node import Node, Noise, Rule, puct, uct
+from strategies.search.mcts_tree import Tree, Unscored
+from strategies.search.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer
 
 Selection = Literal["puct", "uct"]
 Value = Literal["prm", "rollout"]

@@ -13,12 +13,12 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.base import Engine, Event, Final, Incumbent, Progress, Sample, Task
-from strategies.budget import Account
-from strategies.dialogue import conversation, seeded
-from strategies.pool import together
-from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import candidates_of, draw, elect, succeeded, with_temperature
+from strategies.core.account import Account
+from strategies.core.concurrency import together
+from strategies.core.contracts import Engine, Event, Final, Incumbent, Progress, Sample, Task
+from strategies.sampling.dialogue import conversation, seeded
+from strategies.sampling.draw import candidates_of, draw, elect, succeeded, with_temperature
+from strategies.sampling.prompts import Examples, SystemPrompt, prompted
 
 AGGREGATE = (
     "Several assistants have answered the user's last message; their answers are below. Any of them may be wrong, "

@@ -10,14 +10,14 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.base import Engine, Event, Progress, Task
 from strategies.beam_search import HowToSelect
 from strategies.best_of_n import HowToAggregate
-from strategies.budget import Account
-from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import refuse_choices
-from strategies.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer
-from strategies.trajectories import Trajectory
+from strategies.core.account import Account
+from strategies.core.contracts import Engine, Event, Progress, Task
+from strategies.sampling.draw import refuse_choices
+from strategies.sampling.prompts import Examples, SystemPrompt, prompted
+from strategies.search.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer
+from strategies.search.trajectory import Trajectory
 
 Resampling = Literal["multinomial", "systematic"]
 EDGE = 1e-7

@@ -9,14 +9,14 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.base import Engine, Event, Progress, Task
 from strategies.beam_search import HowToSelect
 from strategies.best_of_n import HowToAggregate
-from strategies.budget import Account
-from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import refuse_choices
-from strategies.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer
-from strategies.trajectories import to_ends
+from strategies.core.account import Account
+from strategies.core.contracts import Engine, Event, Progress, Task
+from strategies.sampling.draw import refuse_choices
+from strategies.sampling.prompts import Examples, SystemPrompt, prompted
+from strategies.search.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer
+from strategies.search.trajectory import to_ends
 
 TEMPERATURE = 1.0
 """Of the paper's samples, where the request gives none."""

@@ -17,13 +17,13 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.attempts import Key, draw_until
-from strategies.base import Candidate, Engine, Event, Final, Incumbent, Progress, Sample, Task
 from strategies.best_of_n import HowToAggregate, SampleCount
-from strategies.budget import Account, BudgetSpent
-from strategies.certainty import elect_by, mean_probability, only_asked
-from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import candidates_of, draw, elect, refuse_choices, refuse_unscored, scored
+from strategies.core.account import Account, BudgetSpent
+from strategies.core.contracts import Candidate, Engine, Event, Final, Incumbent, Progress, Sample, Task
+from strategies.sampling.draw import candidates_of, draw, elect, refuse_choices, refuse_unscored, scored
+from strategies.sampling.logprob_confidence import elect_by, mean_probability, only_asked
+from strategies.sampling.prompts import Examples, SystemPrompt, prompted
+from strategies.sampling.streams import Key, draw_until
 
 
 @strategy("self_consistency", paper="2203.11171, 2305.11860, 2401.10480", scored=True, formed=True)

@@ -8,14 +8,14 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.base import Engine, Event, Incumbent, Progress, Refused, Sample, Task
 from strategies.best_of_n import HowToAggregate
-from strategies.budget import Account
-from strategies.continuation import ChainCount
-from strategies.dialogue import conversation
-from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.revisions import Accept, Revisions
-from strategies.sampling import draw, refuse_choices
+from strategies.core.account import Account
+from strategies.core.contracts import Engine, Event, Incumbent, Progress, Refused, Sample, Task
+from strategies.sampling.dialogue import conversation
+from strategies.sampling.draw import draw, refuse_choices
+from strategies.sampling.prompts import Examples, SystemPrompt, prompted
+from strategies.search.revision_chains import Accept, Revisions
+from strategies.search.steered_chains import ChainCount
 
 
 @strategy("self_refine", paper="2303.17651, 2408.03314", scored=True, whole=True)

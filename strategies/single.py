@@ -5,10 +5,10 @@ from contextlib import aclosing
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.base import Delta, Engine, Event, Final, Sample, Task
-from strategies.budget import Account, BudgetSpent
-from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import candidates_of, fail_growing, raise_if_all_failed, succeeded
+from strategies.core.account import Account, BudgetSpent
+from strategies.core.contracts import Delta, Engine, Event, Final, Sample, Task
+from strategies.sampling.draw import candidates_of, fail_growing, raise_if_all_failed, succeeded
+from strategies.sampling.prompts import Examples, SystemPrompt, prompted
 
 
 @strategy("single", paper="2201.11903, 2205.11916", formed=True)

@@ -12,14 +12,14 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.base import Engine, Event, Progress, Refused, Task
 from strategies.best_of_n import HowToAggregate
-from strategies.budget import Account
-from strategies.finishing import Finishing
-from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import refuse_logprobs
-from strategies.thought_tree import State, Tree
-from strategies.thoughts import EvaluationCount, EvaluationTokens, Evaluator, Policy, refuse_unthinkable
+from strategies.core.account import Account
+from strategies.core.contracts import Engine, Event, Progress, Refused, Task
+from strategies.core.widening import Finishing
+from strategies.sampling.draw import refuse_logprobs
+from strategies.sampling.prompts import Examples, SystemPrompt, prompted
+from strategies.search.thought_calls import EvaluationCount, EvaluationTokens, Evaluator, Policy, refuse_unthinkable
+from strategies.search.thought_tree import State, Tree
 
 LATE = "the deadline is near, so solutions are finished instead of widened"
 

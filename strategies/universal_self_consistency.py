@@ -15,12 +15,12 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.attempts import sub_seed
-from strategies.base import Candidate, Engine, Event, Final, Message, Progress, Prompt, Sample, Sampling, Task
 from strategies.best_of_n import SampleCount
-from strategies.budget import Account, BudgetSpent
-from strategies.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling import candidates_of, draw, elect, refuse_choices
+from strategies.core.account import Account, BudgetSpent
+from strategies.core.contracts import Candidate, Engine, Event, Final, Message, Progress, Prompt, Sample, Sampling, Task
+from strategies.sampling.draw import candidates_of, draw, elect, refuse_choices
+from strategies.sampling.prompts import Examples, SystemPrompt, prompted
+from strategies.sampling.streams import sub_seed
 
 _ASK = (
     "Evaluate these responses. Select the most consistent response based on majority consensus. Start your answer "

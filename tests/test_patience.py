@@ -14,7 +14,7 @@ CLIENTS |= {"httpx.AsyncClient"}
 WAITS = {"communicate", "wait", "join", "result", "timeout", "wait_for"}
 ABOUT_TIME = {
     "tts_server/client/test_streams.py": "a stream that falls silent",
-    "tts_server/metrics/test_now.py": "`timeout` is a number of timeouts there",
+    "tts_server/observe/metrics/test_gauges.py": "`timeout` is a number of timeouts there",
 }
 
 

@@ -14,33 +14,33 @@ from starlette.middleware.cors import CORSMiddleware
 import strategies
 from prm import ProcessRewardModel
 from tts_server import __version__
-from tts_server.admission import Admission
+from tts_server.admission.interactive_load import Load
+from tts_server.admission.keys import read_keys
+from tts_server.admission.queue import Admission
+from tts_server.admission.shutdown import Drain
 from tts_server.batches import Batches
-from tts_server.call_formats import FORMATS
 from tts_server.config import DEFAULT_MODEL, ConfigError, Settings
-from tts_server.content_encoding import Inflated
-from tts_server.drain import Drain
-from tts_server.endpoints import Endpoints
 from tts_server.engines.base import ServedEngine
-from tts_server.engines.raw_output import captured
 from tts_server.errors import InvalidRequest
-from tts_server.gate import Gate
-from tts_server.handlers import HANDLERS, RESPONSES
-from tts_server.keys import read_keys
-from tts_server.load import Load
-from tts_server.metrics.metrics import Metrics
-from tts_server.metrics.middleware import Measured
-from tts_server.metrics.shown import Shown
-from tts_server.middleware import Auth, BodyLimit, Quotas, RequestId, Uniform
-from tts_server.plan import check_options
-from tts_server.policies import policy_of
-from tts_server.prms.source import Source, parse
+from tts_server.forms.call_formats import FORMATS
+from tts_server.middleware.content_encoding import Inflated
+from tts_server.middleware.endpoints import Endpoints
+from tts_server.middleware.error_responses import HANDLERS, RESPONSES
+from tts_server.middleware.gate import Gate
+from tts_server.middleware.stack import Auth, BodyLimit, Quotas, RequestId, Uniform
+from tts_server.observe.metrics.counts import Metrics
+from tts_server.observe.metrics.exposition import Shown
+from tts_server.observe.metrics.request_count import Measured
+from tts_server.observe.traces.store import Traces
+from tts_server.planning.plan import check_options
+from tts_server.planning.policy_tables import policy_of
+from tts_server.planning.service import Service
+from tts_server.prm_serving.source import Source, parse
 from tts_server.routes import ROUTERS, routes
-from tts_server.service import Service
-from tts_server.traces.store import Traces
+from tts_server.startup.raw_output import captured
 
 if TYPE_CHECKING:
-    from tts_server.otel.tracing import Tracing
+    from tts_server.observe.otel.spans import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ def _shared(settings: Settings) -> list[Middleware]:
 def _traced(tracing: "Tracing | None", endpoints: Endpoints) -> list[Middleware]:
     if tracing is None:
         return []
-    from tts_server.otel.middleware import Traced  # noqa: PLC0415
+    from tts_server.observe.otel.request_span import Traced  # noqa: PLC0415
 
     return [Middleware(Traced, tracing=tracing, endpoints=endpoints)]
 
@@ -199,7 +199,7 @@ def build_engine(settings: Settings) -> ServedEngine:
             f"engine: {kind} needs {' and '.join(missing)}, not installed here; in a checkout: "
             f"`make install`, or pip install '.[{kind}]'"
         )
-    from tts_server.catalog import resolve  # noqa: PLC0415
+    from tts_server.weights.catalog import resolve  # noqa: PLC0415
 
     model = settings.model or DEFAULT_MODEL
     name, path = settings.served_name or model, str(resolve(model))
@@ -221,7 +221,7 @@ def _foreign_parser(settings: Settings) -> str | None:
 
 def _build_upstreams(settings: Settings) -> ServedEngine:
     from tts_server.engines.openai_http import OpenAIEngine  # noqa: PLC0415
-    from tts_server.engines.openai_replicas import ReplicatedEngine  # noqa: PLC0415
+    from tts_server.engines.replicated import ReplicatedEngine  # noqa: PLC0415
 
     key = settings.upstream_api_key.get_secret_value() if settings.upstream_api_key else None
     name, model = settings.served_name, settings.model
@@ -235,7 +235,7 @@ def _build_upstreams(settings: Settings) -> ServedEngine:
 
 def _shares_gpu(settings: Settings) -> bool:
     """Whether a reward model with weights of its own runs in this process, and there is a GPU."""
-    from tts_server.prms.models import has_gpu  # noqa: PLC0415
+    from tts_server.prm_serving.models import has_gpu  # noqa: PLC0415
 
     elsewhere = settings.prm_upstream or settings.prm_backend == "http"
     return not elsewhere and any(source.has_weights for source in parse(settings.prm)) and has_gpu()
@@ -281,9 +281,9 @@ def _build_prm(source: Source, settings: Settings, engine: ServedEngine) -> Proc
             raise ConfigError(f"prm_args: {error}") from None
     if source.kind == "judge":
         from prm.judge import Judge  # noqa: PLC0415
-        from tts_server.verifier import Verifier  # noqa: PLC0415
+        from tts_server.prm_serving.judge_engine import Verifier  # noqa: PLC0415
 
         return Judge(Verifier(engine))
-    from tts_server.prms.load import load  # noqa: PLC0415
+    from tts_server.prm_serving.loading import load  # noqa: PLC0415
 
     return load(source, settings, engine)

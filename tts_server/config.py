@@ -81,7 +81,7 @@ class _Table(BaseModel):
 
 
 class BudgetConfig(_Table):
-    """What one request may spend, as `strategies.budget.Budget` says it."""
+    """What one request may spend, as `strategies.core.account.Budget` says it."""
 
     model_config = ConfigDict(strict=True)
 

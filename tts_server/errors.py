@@ -17,14 +17,14 @@
     ├── Timeout                  504 timeout
     └── StorageFull              507 storage_full             files and batches have no room left
 
-Errors from below (`strategies.base.Refused`, `prm.PRMError`) are translated at the seam by `translate`.
+Errors from below (`strategies.core.contracts.Refused`, `prm.PRMError`) are translated at the seam by `translate`.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from prm import PRMError, PRMInputError
-from strategies.base import EngineGone, Refused
+from strategies.core.contracts import EngineGone, Refused
 
 MAX_MESSAGE, MAX_PARAM, MAX_SHOWN = 2000, 200, 80
 """Characters. What a client sent may be long and must not come back whole."""

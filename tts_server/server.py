@@ -15,16 +15,16 @@ from fastapi import FastAPI
 from rich.console import Console
 
 from prm import PRMError
-from tts_server import data_dir
-from tts_server.admission import Admission
+from tts_server.admission.queue import Admission
+from tts_server.admission.shutdown import Drain
 from tts_server.batches import Batches
 from tts_server.config import ConfigError, Settings
-from tts_server.drain import Drain
 from tts_server.engines.base import ServedEngine, Slotted
-from tts_server.http1 import Http1
-from tts_server.loading import SIGNALS, Loading
-from tts_server.service import Lifetime, Service
-from tts_server.traces.store import Traces
+from tts_server.middleware.http1 import Http1
+from tts_server.observe.traces.store import Traces
+from tts_server.planning.service import Lifetime, Service
+from tts_server.startup import data_dir
+from tts_server.startup.loading import SIGNALS, Loading
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from strategies.normal_forms import decimal
+from strategies.answers.normal_forms import decimal
 
 Row = Mapping[str, Any]
 """One record of a data set, as its file or its hub has it."""

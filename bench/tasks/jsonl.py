@@ -15,9 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench.tasks.base import Problem, Row, RowError, TaskError, optional_text, text
-from strategies import symbolic
-from strategies.answers import extract
-from strategies.normal_forms import MAX_LENGTH, parse, symbolic_values
+from strategies.answers import extract, symbolic
+from strategies.answers.normal_forms import MAX_LENGTH, parse, symbolic_values
 
 PROMPTS = ("boxed", "steps", "cot8", "plain")
 _SOLUTION = ("####", r"\boxed", r"\fbox")

@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-from strategies.prompts import BOXED
+from strategies.sampling.prompts import BOXED
 
 __all__ = ["PROMPTS", "PromptTemplate", "prompt"]
 

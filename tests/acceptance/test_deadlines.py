@@ -1,6 +1,6 @@
 """Deadlines at the HTTP surface: every strategy answers in time, with a body like any other.
 
-In virtual time, so that it does not depend on the machine; `bench.deadlines` measures the same in a machine's own.
+In virtual time, so that it does not depend on the machine; `bench.studies.deadlines` measures the same in real time.
 """
 
 import asyncio

@@ -15,21 +15,21 @@ from serving import ask as chat
 from serving import serving, until
 
 import strategies
-from bench.faults import parts
-from bench.faults.answers import Answer
-from bench.faults.asks import LEAVES, TEXT, Ask, asks, fine
-from bench.faults.clients import Address, Outcome, make
-from bench.faults.inside import STEPS_S, FaultyPRM, stepping
-from bench.faults.kinds import FAULTS, PRM_FAULTS, Mark, PRMFault
-from bench.faults.ledger import compared, traced
-from bench.faults.parts import storm
-from bench.faults.upstream import FaultyUpstream
-from bench.faults.watch import Queued
+from bench.studies.faults import parts
+from bench.studies.faults.answers import Answer
+from bench.studies.faults.asks import LEAVES, TEXT, Ask, asks, fine
+from bench.studies.faults.clients import Address, Outcome, make
+from bench.studies.faults.inside import STEPS_S, FaultyPRM, stepping
+from bench.studies.faults.kinds import FAULTS, PRM_FAULTS, Mark, PRMFault
+from bench.studies.faults.ledger import compared, traced
+from bench.studies.faults.parts import storm
+from bench.studies.faults.upstream import FaultyUpstream
+from bench.studies.faults.watch import Queued
 from prm.judge import Judge
 from tts_server.config import Settings
 from tts_server.engines.fake import FakeEngine
 from tts_server.engines.openai_http import OpenAIEngine
-from tts_server.verifier import Verifier
+from tts_server.prm_serving.judge_engine import Verifier
 
 ASKED = 150
 

@@ -15,10 +15,10 @@ import pytest
 from patience import NEVER_S
 from served import served
 
-from bench.harnesses.compare import read_log
-from bench.records import Record, read_records
+from bench.stored.records import Record, read_records
+from bench.studies.harnesses.compare import read_log
 from tts_server.engines.fake import encode
-from tts_server.engines.fake_tokens import prompt_logprobs
+from tts_server.engines.fake_parts.tokens import prompt_logprobs
 
 ROOT = Path(__file__).parents[2]
 PYTHON = os.environ.get("HARNESS_PYTHON", sys.executable)
@@ -79,7 +79,7 @@ def test_lm_evaluation_harness_asks_for_a_strategy_in_its_gen_kwargs(url: str, d
     ran(
         [
             PYTHON, "-m", "lm_eval", "run", "--model", "local-chat-completions", "--model_args", model,
-            "--include_path", "bench/harnesses", "--tasks", "tts_gsm8k", "--apply_chat_template",
+            "--include_path", "bench/studies/harnesses", "--tasks", "tts_gsm8k", "--apply_chat_template",
             "--gen_kwargs", f'{{"temperature": 0.7, "max_gen_toks": 1024, "tts": {SEARCH}}}',
             "--log_samples", "--output_path", str(data / "lm"),
         ],
@@ -129,7 +129,7 @@ def test_inspect_asks_for_a_strategy_by_the_models_alias(url: str, data: Path) -
     needs("inspect_ai", "inspect-ai")
     ran(
         [
-            PYTHON, "-m", "inspect_ai", "eval", "bench/harnesses/inspect_gsm8k.py", "--model",
+            PYTHON, "-m", "inspect_ai", "eval", "bench/studies/harnesses/inspect_gsm8k.py", "--model",
             "openai-api/tts/fake@best_of_n", "--seed", "0", "--temperature", "0.7", "--max-tokens", "1024",
             "--max-connections", "4", "--log-format", "json", "--log-dir", str(data / "inspect"), "--display", "plain",
         ],

@@ -19,7 +19,7 @@ from prm import FakePRM
 from tts_server.app import create_app
 from tts_server.config import Settings
 from tts_server.engines.fake import FakeEngine
-from tts_server.middleware import OPEN_PATHS
+from tts_server.middleware.stack import OPEN_PATHS
 from tts_server.routes import routes as server_routes
 
 ROOT = Path(__file__).parents[2]

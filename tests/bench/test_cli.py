@@ -15,8 +15,8 @@ from served import served
 from typer.testing import CliRunner
 
 from bench.cli import COMMANDS, app
-from bench.manifest import read_manifest
-from bench.records import RECORDS, read_records
+from bench.stored.manifest import read_manifest
+from bench.stored.records import RECORDS, read_records
 
 QUESTIONS = [{"question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(30)]
 ENV = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
@@ -152,7 +152,7 @@ def test_the_help_loads_no_command() -> None:
 
 def test_a_command_whose_extra_is_missing_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psutil", None)
-    monkeypatch.delitem(sys.modules, "bench.load", raising=False)
+    monkeypatch.delitem(sys.modules, "bench.studies.load", raising=False)
     result = CliRunner().invoke(app, ["load"])
     assert result.exit_code == 1
     assert "load needs psutil; in a checkout: pip install '.[bench]'" in result.output

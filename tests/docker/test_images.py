@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tts_server.config import Settings, load
-from tts_server.engines.vllm_host import SUPPORTED
+from tts_server.engines.vllm_parts.host import SUPPORTED
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"

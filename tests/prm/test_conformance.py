@@ -23,13 +23,13 @@ from prm import (
     StepScores,
     check_scores,
 )
-from prm.family import Layout
+from prm.backend.local import TransformersBackend, load_prm, read_config
+from prm.families.contract import Layout
 from prm.generative import GenerativePRM
-from prm.transformers import TransformersBackend, load_prm, read_config
-from strategies.base import Chunk, Prompt, Sampling
-from strategies.budget import Account
+from strategies.core.account import Account
+from strategies.core.contracts import Chunk, Prompt, Sampling
 from tts_server.engines.fake import FakeEngine, FakeReply, FakeRequest, decode
-from tts_server.verifier import Verifier
+from tts_server.prm_serving.judge_engine import Verifier
 
 QUESTION = "How many apples are 2 apples and 3 apples?"
 SOLUTIONS = [
@@ -97,7 +97,7 @@ def family_at(path: str) -> FamilyPRM:
 
 @cache
 def weights_at(path: str) -> Any:
-    from prm.reward_models import load
+    from prm.backend.heads import load
 
     return load(path, read_config(path), family_at(path).family.head)
 
@@ -185,7 +185,7 @@ def make(
     pytest.importorskip("transformers")
     # Weights are read once: the test's models are many servers of them.
     weights = weights_at(str(saved(request.param)))
-    monkeypatch.setattr("prm.reward_models.load", lambda *args, **options: weights)
+    monkeypatch.setattr("prm.backend.heads.load", lambda *args, **options: weights)
     made = list[Member]()
 
     def make(delay_s: float) -> Member:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from prm import OnTokens, PRMError, PRMInputError
-from prm.family import Layout
+from prm.families.contract import Layout
 from prm.generative import MAX_TOKENS, GenerativePRM, labels, step_scores
 
 pytest.importorskip("tokenizers")

@@ -11,8 +11,8 @@ from searching import TASK, Search, search
 
 import strategies
 from prm import FakePRM, PRMError, StepScores
-from strategies.base import Chunk, Incumbent, Progress, Prompt, Refused, Sampling, text_of
-from strategies.budget import Budget
+from strategies.core.account import Budget
+from strategies.core.contracts import Chunk, Incumbent, Progress, Prompt, Refused, Sampling, text_of
 from tts_server.engines.fake import FakeEngine, FakeRequest
 
 pytest.importorskip("treequest")

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from letters import TASK, Done
 
-from strategies.base import Sampling
-from strategies.budget import Budget
+from strategies.core.account import Budget
+from strategies.core.contracts import Sampling
 from tts_server.engines.fake import FakeRequest
 
 

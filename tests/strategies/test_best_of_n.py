@@ -8,8 +8,8 @@ from searching import TASK, Search, broken, search, world
 
 import strategies
 from prm import FakePRM
-from strategies.base import Incumbent, Progress, Task
-from strategies.budget import Budget
+from strategies.core.account import Budget
+from strategies.core.contracts import Incumbent, Progress, Task
 from tts_server.engines.fake import FakeEngine, FakeRequest
 
 PERFECT = FakePRM(lambda question, steps: [float("boxed{1}" in step) for step in steps])

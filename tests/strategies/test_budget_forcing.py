@@ -7,8 +7,8 @@ import pytest
 from searching import TASK, Search, search
 
 import strategies
-from strategies.base import Progress, Sampling, Task
-from strategies.budget import Budget
+from strategies.core.account import Budget
+from strategies.core.contracts import Progress, Sampling, Task
 from tts_server.engines.fake import FakeEngine, FakeRequest
 
 

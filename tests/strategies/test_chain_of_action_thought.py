@@ -6,8 +6,8 @@ import pytest
 from searching import TASK, Search, search
 
 import strategies
-from strategies.base import Message, Progress, Prompt, Task
 from strategies.chain_of_action_thought import INSTRUCTION
+from strategies.core.contracts import Message, Progress, Prompt, Task
 from tts_server.engines.fake import FakeEngine, FakeRequest
 
 SOLUTION = "<|continue|> It is 1.\n\n<|reflect|> No, 1 < 2 |> 0.\n\n<|explore|>It is \\boxed{2}."

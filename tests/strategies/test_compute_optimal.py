@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from searching import TASK, CrowdedEngine, Search, begin, world
 
 import strategies
-from bench.toy_prm import ToyPRM
-from bench.toy_world import ToyEngine, World
+from bench.simulation.toy_prm import ToyPRM
+from bench.simulation.toy_world import ToyEngine, World
 from prm import FakePRM
-from strategies.base import Delta, Engine, Final, Incumbent, Progress, Prompt, Refused, Sampling, Task
-from strategies.budget import Account, Budget
-from strategies.difficulty import Difficulty, Isotonic
-from strategies.policy import Cell, InUse, Pilot, Policy, Seconds, Tokens
-from strategies.prompts import BOXED
-from strategies.trace import Recorder
+from strategies.allocation.difficulty import Difficulty, Isotonic
+from strategies.allocation.policy_table import Cell, InUse, Pilot, Policy, Seconds, Tokens
+from strategies.core.account import Account, Budget
+from strategies.core.contracts import Delta, Engine, Final, Incumbent, Progress, Prompt, Refused, Sampling, Task
+from strategies.record.recorder import Recorder
+from strategies.sampling.prompts import BOXED
 from tts_server.engines.fake import FakeEngine, FakeRequest, Script
 
 ENTRY = strategies.get("compute_optimal")

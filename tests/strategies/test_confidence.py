@@ -9,8 +9,8 @@ import pytest
 from searching import TASK, Search, search, world
 
 import strategies
-from strategies.base import Chunk, Progress, Prompt, Refused, Sampling, Task, TokenLogprob
-from strategies.budget import Budget
+from strategies.core.account import Budget
+from strategies.core.contracts import Chunk, Progress, Prompt, Refused, Sampling, Task, TokenLogprob
 from tts_server.engines.fake import FakeEngine
 
 

@@ -19,9 +19,10 @@ from virtual_time import in_virtual_time
 import strategies
 from prm import FakePRM, OnTokens, PRMError, ProcessRewardModel, StepScores
 from prm.base import refuse
-from strategies import Entry, symbolic
-from strategies.base import Event, Final, Message, Prompt, Refused, Task
-from strategies.budget import TICK_S, Account, Budget
+from strategies import Entry
+from strategies.answers import symbolic
+from strategies.core.account import TICK_S, Account, Budget
+from strategies.core.contracts import Event, Final, Message, Prompt, Refused, Task
 from tts_server.config import RequestLimit
 from tts_server.engines.fake import FakeEngine, FakeReply, FakeRequest
 
@@ -33,8 +34,8 @@ from typing import Annotated
 from pydantic import Field
 
 from strategies import strategy
-from strategies.base import Event, Sample
-from strategies.sampling import candidates_of, draw, elect, refuse_choices
+from strategies.core.contracts import Event, Sample
+from strategies.sampling.draw import candidates_of, draw, elect, refuse_choices
 
 
 @strategy("out_of_tree", paper="a test")

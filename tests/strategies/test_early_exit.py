@@ -6,8 +6,8 @@ import pytest
 from searching import TASK, Search, search
 
 import strategies
-from strategies.base import Sampling, Task
-from strategies.budget import Budget
+from strategies.core.account import Budget
+from strategies.core.contracts import Sampling, Task
 from strategies.early_exit import PROBE
 from tts_server.engines.fake import FakeEngine, FakeRequest
 

@@ -10,8 +10,8 @@ from searching import TASK, Search, search
 
 import strategies
 from prm import FakePRM, ProcessRewardModel
-from strategies.base import Candidate, Progress, Prompt, Refused, Sampling, Task
-from strategies.budget import Budget
+from strategies.core.account import Budget
+from strategies.core.contracts import Candidate, Progress, Prompt, Refused, Sampling, Task
 from tts_server.engines.fake import FakeEngine, FakeRequest
 
 ENTRY = strategies.get("graph_of_thoughts")

@@ -9,8 +9,8 @@ from pydantic import Field, ValidationError
 import strategies
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.base import Candidate, Engine, Event, Final, Sample, Task
-from strategies.budget import Account
+from strategies.core.account import Account
+from strategies.core.contracts import Candidate, Engine, Event, Final, Sample, Task
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ from virtual_time import in_virtual_time
 
 import strategies
 from prm import FakePRM
-from strategies.base import Final
-from strategies.budget import Account, Budget
+from strategies.core.account import Account, Budget
+from strategies.core.contracts import Final
 
 TOKENS_OF_A_SOLUTION = 7
 """That the reward model of these tests computes."""

@@ -11,8 +11,8 @@ from searching import TASK, Search, search
 
 import strategies
 from prm import FakePRM, PRMError, StepScores
-from strategies.base import Refused
-from strategies.budget import Budget
+from strategies.core.account import Budget
+from strategies.core.contracts import Refused
 from tts_server.engines.fake import FakeEngine, FakeReply, FakeRequest
 
 MCTS = strategies.get("mcts")

@@ -6,10 +6,10 @@ import pytest
 from searching import TASK, Search, search
 
 import strategies
-from strategies.base import Message, Progress, Prompt, Refused, Sampling, Task
-from strategies.budget import Budget
+from strategies.core.account import Budget
+from strategies.core.contracts import Message, Progress, Prompt, Refused, Sampling, Task
 from strategies.mixture_of_agents import AGGREGATE
-from strategies.sampling import TEMPERATURE
+from strategies.sampling.draw import TEMPERATURE
 from tts_server.engines.fake import FakeEngine, FakeRequest
 
 

@@ -11,8 +11,8 @@ from searching import TASK, CrowdedEngine, Search, search, world
 
 import strategies
 from prm import FakePRM
-from strategies.base import Chunk, Prompt, Refused, Sampling, Vote
-from strategies.budget import Budget
+from strategies.core.account import Budget
+from strategies.core.contracts import Chunk, Prompt, Refused, Sampling, Vote
 from strategies.self_consistency import is_settled
 from tts_server.engines.fake import FakeEngine, FakeReply, FakeRequest, pieces
 

@@ -8,9 +8,9 @@ from searching import TASK, Search, search
 
 import strategies
 from prm import FakePRM
-from strategies.base import Progress, Refused, Sampling, Task
-from strategies.budget import Budget
-from strategies.revisions import ALL_RIGHT, FEEDBACK, REFINE
+from strategies.core.account import Budget
+from strategies.core.contracts import Progress, Refused, Sampling, Task
+from strategies.search.revision_chains import ALL_RIGHT, FEEDBACK, REFINE
 from tts_server.engines.fake import FakeEngine, FakeRequest
 
 WORTH = FakePRM(lambda question, steps: [int(steps[-1].partition("{")[2].partition("}")[0]) / 10 for _ in steps])

@@ -4,8 +4,8 @@ from dataclasses import replace
 from searching import TASK, BreakingEngine, Search, broken, search, world
 
 import strategies
-from strategies.base import Delta, Sampling, Task
-from strategies.budget import Budget
+from strategies.core.account import Budget
+from strategies.core.contracts import Delta, Sampling, Task
 from tts_server.engines.fake import FakeEngine, FakeRequest
 
 

@@ -8,8 +8,8 @@ from searching import TASK, Search, search
 
 import strategies
 from prm import FakePRM, ProcessRewardModel
-from strategies.base import Progress, Prompt, Refused, Sampling, Task
-from strategies.budget import Budget
+from strategies.core.account import Budget
+from strategies.core.contracts import Progress, Prompt, Refused, Sampling, Task
 from tts_server.engines.fake import FakeEngine, FakeRequest
 
 

@@ -8,8 +8,8 @@ import pytest
 from searching import TASK, Search, search
 
 import strategies
-from strategies.base import Message, Progress, Prompt, Sampling, Task, text_of
-from strategies.budget import Budget
+from strategies.core.account import Budget
+from strategies.core.contracts import Message, Progress, Prompt, Sampling, Task, text_of
 from strategies.universal_self_consistency import asking, medoid, verdict
 from tts_server.engines.fake import FakeEngine, FakeRequest
 

@@ -18,31 +18,31 @@ EXTRAS = PROJECT["optional-dependencies"]
 
 OWNERS = {
     "tts_server/engines/vllm*.py": "vllm",
-    "prm/lora.py": "vllm",
+    "prm/backend/lora.py": "vllm",
     "tts_server/engines/transformers.py": "transformers",
-    "tts_server/engines/decoding.py": "transformers",
-    "tts_server/engines/sampler.py": "transformers",
-    "tts_server/engines/chat_template.py": "transformers",
-    "tts_server/gguf.py": "transformers",
-    "tts_server/prms/models.py": "transformers",
-    "prm/incremental.py": "transformers",
-    "prm/kv_cache.py": "transformers",
-    "prm/reference.py": "transformers",
-    "prm/reward_models.py": "transformers",
-    "prm/transformers.py": "transformers",
-    "tts_server/otel/*.py": "otel",
-    "strategies/thompson.py": "search",
-    "bench/prm.py": "train",
-    "bench/prm_models.py": "train",
-    "bench/prm_tuning.py": "train",
+    "tts_server/engines/decoding/loop.py": "transformers",
+    "tts_server/engines/decoding/sampler.py": "transformers",
+    "tts_server/engines/tokens/chat_template.py": "transformers",
+    "tts_server/weights/gguf.py": "transformers",
+    "tts_server/prm_serving/models.py": "transformers",
+    "prm/backend/incremental.py": "transformers",
+    "prm/backend/kv_cache.py": "transformers",
+    "prm/backend/reference.py": "transformers",
+    "prm/backend/heads.py": "transformers",
+    "prm/backend/local.py": "transformers",
+    "tts_server/observe/otel/*.py": "otel",
+    "strategies/search/treequest_tree.py": "search",
+    "bench/studies/prm.py": "train",
+    "bench/prm_training/models.py": "train",
+    "bench/prm_training/tuning.py": "train",
     "bench/*": "bench",
 }
 """The extra that a file belongs to; any other file must do with what the package itself needs."""
 WHERE_INSTALLED = {
-    ("tts_server/hub.py", "huggingface-hub"),
+    ("tts_server/weights/hub.py", "huggingface-hub"),
     ("tts_server/app.py", "vllm"),
     # That program's own environment runs these.
-    ("bench/harnesses/inspect_gsm8k.py", "inspect-ai"),
+    ("bench/studies/harnesses/inspect_gsm8k.py", "inspect-ai"),
 }
 """Files that use a distribution only where somebody else has installed it."""
 UNIMPORTED = {

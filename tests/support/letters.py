@@ -6,8 +6,8 @@ from typing import Any
 
 import strategies
 from prm.fake import FakePRM
-from strategies.base import Event, Final, Progress, Prompt, Sampling, Task
-from strategies.budget import Account, Budget
+from strategies.core.account import Account, Budget
+from strategies.core.contracts import Event, Final, Progress, Prompt, Sampling, Task
 from tts_server.engines.fake import FakeEngine, FakeRequest
 
 SCORES = {"a": 0.9, "b": 0.6, "c": 0.3, "d": 0.1}

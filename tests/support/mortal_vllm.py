@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tts_server.engines import vllm_host, vllm_wire
+from tts_server.engines.vllm_parts import host as vllm_host
+from tts_server.engines.vllm_parts import wire as vllm_wire
 
 
 class EngineDead(Exception):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from zlib import crc32
 
 from prm import Aggregation, OnTokens
-from prm.family import Classes, Head, Layout
+from prm.families.contract import Classes, Head, Layout
 
 TAG = 256
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from prm import FamilyPRM
-from prm.transformers import load_prm
+from prm.backend.local import load_prm
 
 T = TypeVar("T")
 

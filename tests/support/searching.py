@@ -7,8 +7,8 @@ from typing import Any
 
 from prm import ProcessRewardModel
 from strategies import Entry
-from strategies.base import Chunk, Engine, Event, Final, Prompt, Sampling, Task
-from strategies.budget import Account, Budget
+from strategies.core.account import Account, Budget
+from strategies.core.contracts import Chunk, Engine, Event, Final, Prompt, Sampling, Task
 from tts_server.engines.fake import FakeEngine, FakeReply, FakeRequest, Script
 
 

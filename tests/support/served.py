@@ -12,7 +12,7 @@ from pathlib import Path
 
 from patience import NEVER_S
 
-COMMAND = (sys.executable, "-m", "tts_server.cli")
+COMMAND = (sys.executable, "-m", "tts_server.cli.main")
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from tts_server.engines.fake import FakeEngine
 from tts_server.server import http_config
 
 if TYPE_CHECKING:
-    from tts_server.otel.tracing import Tracing
+    from tts_server.observe.otel.spans import Tracing
 
 QUESTION = [{"role": "user", "content": "What is 2 + 2?"}]
 

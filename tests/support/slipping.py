@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from prm import split_steps
-from strategies.base import text_of
+from strategies.core.contracts import text_of
 from tts_server.engines.fake import FakeRequest
 
 STEPS, ROLLOUTS, GOLD = 7, 4, "7"

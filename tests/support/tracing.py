@@ -9,12 +9,12 @@ from searching import TASK, begin, world
 
 import strategies
 from prm import FakePRM
-from strategies.base import Engine, Task
-from strategies.budget import Account
-from strategies.trace import Recorder
+from strategies.core.account import Account
+from strategies.core.contracts import Engine, Task
+from strategies.record.recorder import Recorder
 from tts_server.engines.fake import FakeEngine
-from tts_server.plan import Plan
-from tts_server.traces.recording import Record
+from tts_server.observe.traces.recording import Record
+from tts_server.planning.plan import Plan
 
 
 def record_of(

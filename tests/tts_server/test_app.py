@@ -12,7 +12,7 @@ from tts_server.app import build_engine, build_prms, create_app
 from tts_server.config import ConfigError, Preset, Settings
 from tts_server.engines.fake import FakeEngine
 from tts_server.engines.openai_http import OpenAIEngine
-from tts_server.engines.openai_replicas import ReplicatedEngine
+from tts_server.engines.replicated import ReplicatedEngine
 
 
 def preset(**fields: Any) -> Settings:
@@ -85,7 +85,7 @@ def test_an_engine_that_is_not_installed_is_told_before_its_weights_are_fetched(
     monkeypatch: pytest.MonkeyPatch, engine: str, needs: str
 ) -> None:
     monkeypatch.setattr(root, "find_spec", lambda name: None if name in needs.split() else name)
-    monkeypatch.setattr("tts_server.catalog.resolve", lambda name: pytest.fail("the weights were looked for"))
+    monkeypatch.setattr("tts_server.weights.catalog.resolve", lambda name: pytest.fail("the weights were looked for"))
     with pytest.raises(ConfigError, match=rf"^engine: {engine} needs {needs}, not .*pip install '\.\[{engine}\]'$"):
         build_engine(Settings.model_validate({"engine": engine}))
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from prm import PRMError, PRMInputError
-from strategies.base import Refused
+from strategies.core.contracts import Refused
 from tts_server import errors
 from tts_server.errors import APIError, ContextTooLong, EngineUnavailable, InvalidAPIKey, Timeout, translate
 

@@ -332,7 +332,7 @@ import asyncio, sys, threading
 import httpx
 from tts_server.app import create_app
 from rich.console import Console
-from tts_server.cli_serve import log_to
+from tts_server.cli.serve import log_to
 from tts_server.config import load
 from tts_server.engines.fake import FakeEngine
 from tts_server.server import serve

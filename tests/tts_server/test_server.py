@@ -187,7 +187,7 @@ def test_a_signal_while_the_model_loads_ends_it() -> None:
 def test_a_port_that_is_taken_is_an_error() -> None:
     with process(*slow(0, 1)) as running:
         port = url_of(running).rpartition(":")[2]
-        command = ["-m", "tts_server.cli", "serve", "--engine", "fake", "--port", port]
+        command = ["-m", "tts_server.cli.main", "serve", "--engine", "fake", "--port", port]
         other = subprocess.run(
             [sys.executable, *command],
             cwd=Path(__file__).parents[2],

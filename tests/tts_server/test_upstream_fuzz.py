@@ -16,15 +16,16 @@ from serving import ask, serving, until
 from upstream import StandIn
 
 from prm import FakePRM, PRMError
-from prm.family import Layout, Sigmoid
-from strategies.base import Chunk, Prompt, Sampling, TokenLogprob
-from tts_server import lane, upstream_body
+from prm.families.contract import Layout, Sigmoid
+from strategies.core.contracts import Chunk, Prompt, Sampling, TokenLogprob
+from tts_server.engines.openai.wire import Abilities, Samples
 from tts_server.engines.openai_http import OpenAIEngine
-from tts_server.engines.openai_wire import Abilities, Samples
 from tts_server.errors import APIError, UpstreamError
-from tts_server.prms.remote import RemoteReader
-from tts_server.upstream import Upstream
-from tts_server.upstream_errors import refusal
+from tts_server.prm_serving.remote import RemoteReader
+from tts_server.upstream import body as upstream_body
+from tts_server.upstream import connection as lane
+from tts_server.upstream.client import Upstream
+from tts_server.upstream.errors import refusal
 
 HEAD = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"
 KEYS = ("choices", "index", "text", "delta", "content", "token_ids", "logprobs", "usage", "error", "message", "code")

@@ -40,7 +40,7 @@ asyncio.run(later(sys.argv[1]))
 """
 USER = """
 from tts_server.client import BestOfN, ChatResult, Client
-from strategies.base import Candidate
+from strategies.core.contracts import Candidate
 from prm import StepScores
 
 def ask(client: Client, question: str) -> ChatResult:

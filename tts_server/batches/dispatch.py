@@ -7,10 +7,10 @@ import orjson
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Scope
 
-from strategies.budget import Account
+from strategies.core.account import Account
 from tts_server.batches.records import Answer, new_id
 from tts_server.errors import translate
-from tts_server.middleware import BATCH_LINE
+from tts_server.middleware.stack import BATCH_LINE
 
 log = logging.getLogger(__name__)
 

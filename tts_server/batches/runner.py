@@ -9,7 +9,8 @@ from itertools import count
 
 import orjson
 
-from strategies.budget import Account
+from strategies.core.account import Account
+from tts_server.admission.interactive_load import Load
 from tts_server.batches.files import Files
 from tts_server.batches.jobs import Jobs
 from tts_server.batches.lines import LineReader
@@ -20,7 +21,6 @@ from tts_server.batches.store import Store
 from tts_server.batches.validation import validate
 from tts_server.config import BatchConfig
 from tts_server.errors import StorageFull
-from tts_server.load import Load
 
 log = logging.getLogger(__name__)
 

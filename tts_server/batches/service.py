@@ -8,16 +8,16 @@ from functools import partial
 
 from starlette.types import ASGIApp
 
+from tts_server.admission.interactive_load import Load
+from tts_server.admission.shutdown import Drain
 from tts_server.batches.database import StoreTaken, StoreUnusable
 from tts_server.batches.dispatch import dispatch
 from tts_server.batches.runner import Runner
 from tts_server.batches.shares import Shares
 from tts_server.batches.store import Store
 from tts_server.config import ConfigError, Settings
-from tts_server.drain import Drain
 from tts_server.engines.base import ServedEngine
 from tts_server.errors import EngineUnavailable, StorageFull
-from tts_server.load import Load
 
 log = logging.getLogger(__name__)
 

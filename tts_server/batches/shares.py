@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import orjson
 
-from strategies.budget import Account
+from strategies.core.account import Account
 from tts_server.batches.jobs import Jobs
 from tts_server.batches.records import Batch, Request
 from tts_server.batches.sharing import SEEN, Sharing

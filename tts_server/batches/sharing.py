@@ -13,9 +13,9 @@ from typing import Any
 
 import orjson
 
-from strategies.allocating import PILOT
-from strategies.policy import ALLOCATOR
-from strategies.waves import Asking, Vote, price
+from strategies.allocation.allocate import PILOT
+from strategies.allocation.policy_table import ALLOCATOR
+from strategies.allocation.vote_value import Asking, Vote, price
 from tts_server.batches.records import Request
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/responses")

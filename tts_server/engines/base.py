@@ -3,8 +3,8 @@
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from strategies.base import Chunk, Engine, Prompt, Sampling, TokenIds
-from tts_server.call_formats import CallFormat
+from strategies.core.contracts import Chunk, Engine, Prompt, Sampling, TokenIds
+from tts_server.forms.call_formats import CallFormat
 
 
 class Tokenizer(Protocol):

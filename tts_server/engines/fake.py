@@ -11,10 +11,10 @@ import random
 from collections.abc import AsyncGenerator
 from itertools import cycle, islice
 
-from strategies.base import Chunk, Message, Prompt, Refused, Sampling, TokenIds, TokenLogprob, text_of
-from tts_server.engines.fake_batch import Batch
-from tts_server.engines.fake_script import FakeReply, FakeRequest, Script, default_script
-from tts_server.engines.fake_tokens import FakeTokenizer, decode, encode, pieces, prompt_logprobs, token_id
+from strategies.core.contracts import Chunk, Message, Prompt, Refused, Sampling, TokenIds, TokenLogprob, text_of
+from tts_server.engines.fake_parts.batch import Batch
+from tts_server.engines.fake_parts.script import FakeReply, FakeRequest, Script, default_script
+from tts_server.engines.fake_parts.tokens import FakeTokenizer, decode, encode, pieces, prompt_logprobs, token_id
 from tts_server.errors import ContextTooLong, EngineUnavailable
 
 __all__ = [

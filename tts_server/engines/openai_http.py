@@ -15,14 +15,14 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from strategies.base import Chunk, Prompt, Refused, Sampling, TokenIds
-from tts_server.engines.openai_probe import GREETING, Found, ending, probe
-from tts_server.engines.openai_tokenizer import UpstreamTokenizer
-from tts_server.engines.openai_values import ids_in
-from tts_server.engines.openai_wire import Samples, chat_fields, completion_fields, tokenize_body
-from tts_server.engines.parallel import in_parallel, sample_seed
+from strategies.core.contracts import Chunk, Prompt, Refused, Sampling, TokenIds
+from tts_server.engines.openai.parallel import in_parallel, sample_seed
+from tts_server.engines.openai.probe import GREETING, Found, ending, probe
+from tts_server.engines.openai.tokenizer import UpstreamTokenizer
+from tts_server.engines.openai.values import ids_in
+from tts_server.engines.openai.wire import Samples, chat_fields, completion_fields, tokenize_body
 from tts_server.errors import APIError, ContextTooLong, EngineUnavailable, InvalidRequest, UpstreamError
-from tts_server.upstream import Upstream
+from tts_server.upstream.client import Upstream
 
 log = logging.getLogger(__name__)
 
@@ -220,7 +220,7 @@ class OpenAIEngine:
         return self._openings[key]
 
     async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
-        """Streams n samples; see `strategies.base.Engine`.
+        """Streams n samples; see `strategies.core.contracts.Engine`.
 
         Where the upstream does not tell token ids or usage while it streams, a call that is cut short counts a token a
         piece of text.

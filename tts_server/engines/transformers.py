@@ -12,13 +12,13 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-from strategies.base import Chunk, Prompt, Refused, Sampling, TokenIds
-from tts_server.engines.chat_template import ChatTemplate
-from tts_server.engines.decoding import Decoder
-from tts_server.engines.raw_output import captured
-from tts_server.engines.tokenizer import LocalTokenizer
+from strategies.core.contracts import Chunk, Prompt, Refused, Sampling, TokenIds
+from tts_server.engines.decoding.loop import Decoder
+from tts_server.engines.tokens.chat_template import ChatTemplate
+from tts_server.engines.tokens.tokenizer import LocalTokenizer
 from tts_server.errors import ContextTooLong, EngineUnavailable, InvalidRequest
-from tts_server.structured import field_of
+from tts_server.forms.json_schema import field_of
+from tts_server.startup.raw_output import captured
 
 
 class TransformersEngine:

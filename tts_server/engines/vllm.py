@@ -17,14 +17,15 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from strategies.base import Chunk, Prompt, Sampling, TokenIds
-from tts_server.engines import vllm_host, vllm_wire
-from tts_server.engines.chat_template import ChatTemplate
-from tts_server.engines.restarts import Restarts
-from tts_server.engines.tokenizer import LocalTokenizer
-from tts_server.engines.vllm_call import Call
-from tts_server.engines.vllm_lora import AdaptedEngine, LoRA, read_lora
-from tts_server.engines.vllm_tools import VLLMFormat, check_name
+from strategies.core.contracts import Chunk, Prompt, Sampling, TokenIds
+from tts_server.engines.tokens.chat_template import ChatTemplate
+from tts_server.engines.tokens.tokenizer import LocalTokenizer
+from tts_server.engines.vllm_parts import host as vllm_host
+from tts_server.engines.vllm_parts import wire as vllm_wire
+from tts_server.engines.vllm_parts.call import Call
+from tts_server.engines.vllm_parts.lora import AdaptedEngine, LoRA, read_lora
+from tts_server.engines.vllm_parts.restarts import Restarts
+from tts_server.engines.vllm_parts.tools import VLLMFormat, check_name
 from tts_server.errors import ContextTooLong, EngineUnavailable, InvalidRequest
 
 logger = logging.getLogger(__name__)
@@ -166,7 +167,7 @@ class VLLMEngine:
     async def generate(
         self, prompt: Prompt, sampling: Sampling, n: int = 1, *, lora: LoRA | None = None
     ) -> AsyncGenerator[Chunk, None]:
-        """Streams n samples, if asked with an adapter; see `strategies.base.Engine`.
+        """Streams n samples, if asked with an adapter; see `strategies.core.contracts.Engine`.
 
         Raises:
             ContextTooLong: the prompt leaves no room for a single token.

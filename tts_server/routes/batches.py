@@ -11,9 +11,9 @@ from tts_server.batches.jobs import Jobs
 from tts_server.batches.records import BUDGET_KEY, KEEP_S, Batch, new_id, total_tokens
 from tts_server.batches.sharing import ENDPOINTS as SHARING_ENDPOINTS
 from tts_server.errors import InvalidRequest, UnsupportedParameter, shown
-from tts_server.json_body import JSONRoute
-from tts_server.middleware import owner_of
-from tts_server.protocol_batches import BatchRequest
+from tts_server.middleware.json_route import JSONRoute
+from tts_server.middleware.stack import owner_of
+from tts_server.schema.batches import BatchRequest
 
 router = APIRouter(route_class=JSONRoute)
 

@@ -2,11 +2,11 @@
 
 from fastapi import APIRouter, Request, Response
 
-from tts_server.json_body import JSONRoute
-from tts_server.lifetime import ChatAnswer, Reply
-from tts_server.plan import plan
-from tts_server.protocol import ChatRequest
-from tts_server.reply import Envelope
+from tts_server.answer.chat import Envelope
+from tts_server.answer.respond import ChatAnswer, Reply
+from tts_server.middleware.json_route import JSONRoute
+from tts_server.planning.plan import plan
+from tts_server.schema.chat import ChatRequest
 
 router = APIRouter(route_class=JSONRoute)
 

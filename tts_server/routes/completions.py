@@ -2,12 +2,12 @@
 
 from fastapi import APIRouter, Request, Response
 
-from tts_server.connection import ClientLeft, while_connected
-from tts_server.json_body import JSONRoute
-from tts_server.lifetime import Reply
-from tts_server.plan_text import plan_prompts
-from tts_server.protocol_completions import CompletionRequest
-from tts_server.text_answer import TextAnswer
+from tts_server.answer.completions import TextAnswer
+from tts_server.answer.disconnect import ClientLeft, while_connected
+from tts_server.answer.respond import Reply
+from tts_server.middleware.json_route import JSONRoute
+from tts_server.planning.completion_prompts import plan_prompts
+from tts_server.schema.completions import CompletionRequest
 
 router = APIRouter(route_class=JSONRoute)
 

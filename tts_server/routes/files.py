@@ -16,8 +16,8 @@ from tts_server.batches.files import PIECE_BYTES, Files
 from tts_server.batches.records import KEEP_S, File, Piece, new_id
 from tts_server.batches.store import Store
 from tts_server.errors import InvalidRequest, RequestTooLarge, StorageFull, UnsupportedParameter, shown
-from tts_server.middleware import owner_of
-from tts_server.protocol_batches import MAX_KEEP_S, MIN_KEEP_S
+from tts_server.middleware.stack import owner_of
+from tts_server.schema.batches import MAX_KEEP_S, MIN_KEEP_S
 
 router = APIRouter()
 

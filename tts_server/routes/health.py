@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter, Request, Response
 
-from tts_server.drain import Drain
+from tts_server.admission.shutdown import Drain
 from tts_server.engines.base import Restarted
 from tts_server.errors import EngineUnavailable
-from tts_server.service import Service
+from tts_server.planning.service import Service
 
 router = APIRouter()
 

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from tts_server.metrics.shown import Shown
+from tts_server.observe.metrics.exposition import Shown
 
 router = APIRouter()
 

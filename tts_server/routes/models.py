@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request
 
 from tts_server import __version__
 from tts_server.errors import ModelNotFound
-from tts_server.plan import model_ids
-from tts_server.service import Service
+from tts_server.planning.plan import model_ids
+from tts_server.planning.service import Service
 
 router = APIRouter()
 

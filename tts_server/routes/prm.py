@@ -6,13 +6,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from prm import Aggregation, PRMInputError, ProcessRewardModel, StepScores, aggregate
-from strategies.budget import Account, Usage
-from tts_server.connection import ClientLeft, while_connected
+from strategies.core.account import Account, Usage
+from tts_server.admission.quotas import bill
+from tts_server.answer.disconnect import ClientLeft, while_connected
 from tts_server.errors import InvalidRequest
-from tts_server.json_body import JSONRoute
-from tts_server.protocol_prm import ScoreRequest
-from tts_server.quotas import bill
-from tts_server.scoring import chosen, score_all
+from tts_server.middleware.json_route import JSONRoute
+from tts_server.prm_serving.score_requests import chosen, score_all
+from tts_server.schema.prm import ScoreRequest
 
 router = APIRouter(route_class=JSONRoute)
 

@@ -9,16 +9,16 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from prm import PRMInputError, ProcessRewardModel, aggregate
-from strategies.budget import Account
-from tts_server.connection import ClientLeft, while_connected
+from strategies.core.account import Account
+from tts_server.admission.quotas import bill
+from tts_server.answer.disconnect import ClientLeft, while_connected
 from tts_server.errors import InvalidRequest, ModelNotFound
-from tts_server.ids import unique
-from tts_server.json_body import JSONRoute
-from tts_server.protocol_prm import ScoreItem
-from tts_server.protocol_rerank import JudgingRequest, PairsRequest, RerankRequest, score_item
-from tts_server.quotas import bill
-from tts_server.scoring import chosen, score_all
-from tts_server.service import Service
+from tts_server.middleware.json_route import JSONRoute
+from tts_server.planning.service import Service
+from tts_server.prm_serving.score_requests import chosen, score_all
+from tts_server.schema.ids import unique
+from tts_server.schema.prm import ScoreItem
+from tts_server.schema.rerank import JudgingRequest, PairsRequest, RerankRequest, score_item
 
 router = APIRouter(route_class=JSONRoute)
 

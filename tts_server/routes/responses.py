@@ -2,16 +2,16 @@
 
 from fastapi import APIRouter, Request, Response
 
+from tts_server.answer.chat import Envelope
+from tts_server.answer.respond import Reply
+from tts_server.answer.responses import ResponseAnswer
 from tts_server.errors import APIError
-from tts_server.ids import unique
-from tts_server.json_body import JSONRoute
-from tts_server.lifetime import Reply
-from tts_server.plan import Plan, plan
-from tts_server.protocol_responses import ResponsesRequest
-from tts_server.reply import Envelope
-from tts_server.responses.chat import chat_of, renamed
-from tts_server.responses.reply import ResponseAnswer
-from tts_server.service import Service
+from tts_server.middleware.json_route import JSONRoute
+from tts_server.planning.plan import Plan, plan
+from tts_server.planning.response_chat import chat_of, renamed
+from tts_server.planning.service import Service
+from tts_server.schema.ids import unique
+from tts_server.schema.responses import ResponsesRequest
 
 router = APIRouter(route_class=JSONRoute)
 

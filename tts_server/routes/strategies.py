@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 import strategies
-from tts_server.service import Service
+from tts_server.planning.service import Service
 
 router = APIRouter()
 

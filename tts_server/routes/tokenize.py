@@ -6,12 +6,12 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from strategies.base import Prompt, TokenIds
-from tts_server.connection import ClientLeft, while_connected
-from tts_server.json_body import JSONRoute
-from tts_server.plan import alias_of
-from tts_server.protocol_tokenize import DetokenizeRequest, TokenizeRequest
-from tts_server.service import Service
+from strategies.core.contracts import Prompt, TokenIds
+from tts_server.answer.disconnect import ClientLeft, while_connected
+from tts_server.middleware.json_route import JSONRoute
+from tts_server.planning.plan import alias_of
+from tts_server.planning.service import Service
+from tts_server.schema.tokenize import DetokenizeRequest, TokenizeRequest
 
 router = APIRouter(route_class=JSONRoute)
 

@@ -8,12 +8,12 @@ from fastapi.responses import StreamingResponse
 
 import strategies
 from tts_server.errors import InvalidRequest, shown
-from tts_server.json_body import JSONRoute
-from tts_server.middleware import owner_of
-from tts_server.protocol_feedback import FeedbackRequest
-from tts_server.service import Service
-from tts_server.traces.feedback import Feedback
-from tts_server.traces.store import Traces
+from tts_server.middleware.json_route import JSONRoute
+from tts_server.middleware.stack import owner_of
+from tts_server.observe.traces.feedback import Feedback
+from tts_server.observe.traces.store import Traces
+from tts_server.planning.service import Service
+from tts_server.schema.feedback import FeedbackRequest
 
 router = APIRouter(route_class=JSONRoute)
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from tts_server.keys import Keys
-from tts_server.middleware import owner_of
-from tts_server.usage import Ledger
+from tts_server.admission.keys import Keys
+from tts_server.admission.usage import Ledger
+from tts_server.middleware.stack import owner_of
 
 router = APIRouter()
 

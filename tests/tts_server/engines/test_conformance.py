@@ -14,7 +14,7 @@ from patience import NEVER_S
 from tiny_model import save_tiny_model
 from upstream import StandIn
 
-from strategies.base import Engine, Prompt, Refused, Sample, Sampling, text_of
+from strategies.core.contracts import Engine, Prompt, Refused, Sample, Sampling, text_of
 from tts_server.engines.base import ServedEngine
 from tts_server.engines.fake import FakeEngine, FakeReply, FakeRequest
 from tts_server.errors import ContextTooLong, EngineUnavailable, InvalidRequest
@@ -84,7 +84,7 @@ def upstream(
     kind: Any, stack: AsyncExitStack, run: Callable[[Coroutine[Any, Any, Any]], Any], replicas: int = 1
 ) -> Member:
     from tts_server.engines.openai_http import OpenAIEngine
-    from tts_server.engines.openai_replicas import ReplicatedEngine
+    from tts_server.engines.replicated import ReplicatedEngine
 
     def reply(body: dict[str, Any], index: int) -> str:
         text = "".join(map(chr, body["prompt"])) if "prompt" in body else text_of(body["messages"][-1])
@@ -130,8 +130,8 @@ def transformers(stack: AsyncExitStack, run: Callable[[Coroutine[Any, Any, Any]]
 
 def vllm(stack: AsyncExitStack, run: Callable[[Coroutine[Any, Any, Any]], Any], tmp: Path) -> Member:
     pytest.importorskip("vllm")
-    from tts_server.catalog import resolve
     from tts_server.engines.vllm import VLLMEngine
+    from tts_server.weights.catalog import resolve
 
     path = str(resolve("smollm2-135m-instruct"))
     engine = VLLMEngine(path, name="smol", max_model_len=500, args={"dtype": "float32"})

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies.base import Chunk, Engine, Prompt, Refused, Sample, Sampling, TokenIds
+from strategies.core.contracts import Chunk, Engine, Prompt, Refused, Sample, Sampling, TokenIds
 from tts_server.engines.fake import (
     FakeEngine,
     FakeReply,
@@ -21,7 +21,7 @@ from tts_server.engines.fake import (
     token_id,
 )
 from tts_server.errors import ContextTooLong, EngineUnavailable
-from tts_server.structured import Schema
+from tts_server.forms.json_schema import Schema
 
 CHAT = Prompt(({"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}))
 PLAIN = Sampling()

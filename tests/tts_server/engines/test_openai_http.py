@@ -9,7 +9,7 @@ import pytest
 from serving import until
 from upstream import Failure, StandIn
 
-from strategies.base import Chunk, Prompt, Refused, Sample, Sampling
+from strategies.core.contracts import Chunk, Prompt, Refused, Sample, Sampling
 from tts_server.engines.openai_http import OpenAIEngine
 from tts_server.errors import ContextTooLong, EngineUnavailable, InvalidRequest, UpstreamError
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tiny_model import EOS, save_tiny_model
 
-from strategies.base import Engine, Message, Prompt, Refused, Sample, Sampling
+from strategies.core.contracts import Engine, Message, Prompt, Refused, Sample, Sampling
 from tts_server.engines.transformers import TransformersEngine
 from tts_server.errors import ContextTooLong, EngineUnavailable, InvalidRequest
 
@@ -439,7 +439,7 @@ def test_a_missing_package_names_the_extra(tiny: Path, monkeypatch: pytest.Monke
 
 @pytest.fixture(scope="module")
 def smollm() -> Path:
-    from tts_server.catalog import resolve
+    from tts_server.weights.catalog import resolve
 
     return Path(resolve("smollm2-135m-instruct"))
 

@@ -15,7 +15,7 @@ from patience import NEVER_S
 from serving import serving
 
 from prm import FakePRM
-from strategies.base import Chunk, Prompt, Sample, Sampling, TokenIds
+from strategies.core.contracts import Chunk, Prompt, Sample, Sampling, TokenIds
 from tts_server.engines.vllm import VLLMEngine
 from tts_server.errors import APIError, ContextTooLong, EngineUnavailable, InvalidRequest
 
@@ -61,7 +61,7 @@ async def gather(engine: VLLMEngine, prompt: Prompt, sampling: Sampling, n: int 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     pytest.importorskip("vllm")
-    from tts_server.catalog import resolve
+    from tts_server.weights.catalog import resolve
 
     # float32 and a small context: what is compared below depends as little as can be on the batch.
     engine = VLLMEngine(

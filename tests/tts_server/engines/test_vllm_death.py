@@ -9,9 +9,10 @@ import pytest
 from mortal_vllm import Builder, install
 from serving import QUESTION, serving, until
 
-from strategies.base import Chunk, Prompt, Sampling
-from tts_server.engines import restarts, vllm
+from strategies.core.contracts import Chunk, Prompt, Sampling
+from tts_server.engines import vllm
 from tts_server.engines.vllm import VLLMEngine
+from tts_server.engines.vllm_parts import restarts
 from tts_server.errors import EngineUnavailable
 
 IDS = Prompt(token_ids=(1, 2, 3))

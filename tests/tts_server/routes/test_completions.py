@@ -11,11 +11,11 @@ import pytest
 from serving import serving, until
 
 from prm.fake import FakePRM
-from strategies.base import Sampling
+from strategies.core.contracts import Sampling
 from tts_server.config import RequestLimit, Settings
 from tts_server.engines.fake import FakeEngine, FakeRequest, encode, pieces
-from tts_server.engines.fake_tokens import prompt_logprobs
-from tts_server.protocol_completions import CompletionRequest
+from tts_server.engines.fake_parts.tokens import prompt_logprobs
+from tts_server.schema.completions import CompletionRequest
 
 PROMPT = "What is 2 + 2?"
 IDS = list(encode(PROMPT))

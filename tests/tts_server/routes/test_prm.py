@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from patience import NEVER_S
 
 from prm import FakePRM, OnTokens, PRMInputError, ProcessRewardModel, StepScores
-from tts_server.handlers import HANDLERS
+from tts_server.middleware.error_responses import HANDLERS
 from tts_server.routes import prm as route
 
 

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from serving import serving, until
 
 from prm import FakePRM
-from tts_server import lifetime
+from tts_server.answer import respond as lifetime
 from tts_server.config import Settings
 from tts_server.engines.fake import FakeEngine, FakeReply, FakeRequest
 from tts_server.errors import UpstreamError

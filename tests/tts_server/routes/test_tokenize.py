@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from serving import serving
 
-from strategies.base import Prompt
+from strategies.core.contracts import Prompt
 from tts_server.engines.fake import FakeEngine, encode, pieces, render
 
 MESSAGES = [{"role": "user", "content": "What is it?"}]

@@ -1,1 +1,0 @@
-"""Our server beside others of its kind, on the same work: see `python -m bench.peers --help`."""

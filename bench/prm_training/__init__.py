@@ -1,0 +1,1 @@
+"""Labels for reward models, and their training."""

@@ -1,0 +1,1 @@
+"""What selectors reach on stored samples."""

@@ -1,0 +1,1 @@
+"""Runs of a task against a running server."""

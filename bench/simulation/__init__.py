@@ -1,0 +1,1 @@
+"""A small world of reasoning whose chances are known."""

@@ -1,0 +1,1 @@
+"""Measurements of this server, one file each. They are no part of the wheel."""

@@ -1,0 +1,1 @@
+"""Reward models of every family in this process; the reference of the other backends."""

@@ -1,0 +1,1 @@
+"""The families of trained reward models, one file each."""

@@ -1,0 +1,54 @@
+"""Which family a model belongs to: told by its config and its tokenizer, or not at all."""
+
+from importlib import import_module
+from typing import Any
+
+from prm.base import PRMError
+from prm.families.contract import FAMILY_KEY, Config, Family
+
+FAMILIES = ("qwen_math", "math_shepherd", "rlhflow", "skywork", "trl", "outcome", "labels")
+"""The files of this package that lay solutions out for a model of its own.
+
+Each has `recognises(config, name)`, and `build(config, tokenizer, name, separator)` that raises PRMError for a model
+without the family's tokens or head.
+"""
+
+
+def detect(config: Config, tokenizer: Any, name: str = "", *, separator: str | None = None) -> Family:
+    """The family that a model belongs to without doubt.
+
+    Args:
+        config: the model's `config.json`.
+        tokenizer: of transformers.
+        name: its hub id or directory: a language model says by nothing else that it was trained to score.
+        separator: of steps, for the families that were trained with several.
+
+    Raises:
+        PRMError: it could be of none or of several families.
+    """
+    if said := config.get(FAMILY_KEY):
+        return build(said, config, tokenizer, name, separator=separator)
+    found = [family for family in FAMILIES if _module(family).recognises(config, name)]
+    if len(found) == 1:
+        return build(found[0], config, tokenizer, name, separator=separator)
+    kind = ", ".join(config.get("architectures") or ["no architecture"])
+    raise PRMError(
+        f"the family of the reward model {name!r} ({kind}) cannot be told from its config and name; "
+        f"say which it is: {', '.join(FAMILIES)}"
+    )
+
+
+def build(family: str, config: Config, tokenizer: Any, name: str = "", *, separator: str | None = None) -> Family:
+    """A family for a model.
+
+    Raises:
+        PRMError: there is no such family, or the model lacks its tokens or its head.
+    """
+    if family not in FAMILIES:
+        raise PRMError(f"a family of reward models is one of {', '.join(FAMILIES)}, got {family!r}")
+    built: Family = _module(family).build(config, tokenizer, name, separator)
+    return built
+
+
+def _module(family: str) -> Any:
+    return import_module(f"{__package__}.{family}")

@@ -1,0 +1,1 @@
+"""How many tokens a question deserves, and what they are spent on."""

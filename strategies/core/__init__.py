@@ -1,0 +1,1 @@
+"""The words of every strategy, the account that it spends from, and the clock."""

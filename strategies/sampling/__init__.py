@@ -1,0 +1,1 @@
+"""How whole solutions are drawn from the engine."""

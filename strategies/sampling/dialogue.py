@@ -1,0 +1,92 @@
+"""Asking the policy more than the client did: further turns of its conversation, and calls that are not the answer."""
+
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from strategies.core.account import BudgetSpent
+from strategies.core.contracts import Chunk, Engine, Message, Prompt, Refused, Sample, Sampling, Task, text_of
+from strategies.sampling.streams import sub_seed
+
+_CONTROLS = {"continue_final_message", "add_generation_prompt"}
+
+
+def conversation(task: Task) -> tuple[Message, ...]:
+    """The client's turns, which other turns can follow.
+
+    Raises:
+        Refused: the prompt is no conversation.
+    """
+    if not task.prompt.messages:
+        raise Refused("this strategy goes on with a conversation and the request has none", "messages")
+    return task.prompt.messages
+
+
+def followed_by(task: Task, turns: Sequence[Message]) -> Prompt:
+    """The conversation with further turns, the first of them the assistant's.
+
+    A client's last turn that was to be continued is the beginning of that first one.
+    """
+    messages, template = conversation(task), task.prompt.template
+    first, *rest = turns
+    if template.get("continue_final_message"):
+        first = {**first, "content": text_of(messages[-1]) + text_of(first)}
+        messages = messages[:-1]
+    kept = {name: value for name, value in template.items() if name not in _CONTROLS}
+    return Prompt((*messages, first, *rest), template=kept)
+
+
+def said(text: str) -> Message:
+    """The assistant's turn with a solution, without the thought before it."""
+    return {"role": "assistant", "content": text.rpartition("</think>")[2].strip()}
+
+
+def asked(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def aside(sampling: Sampling, max_tokens: int | None) -> Sampling:
+    """How a text is drawn that the client will not see: without what concerns the form of the answer."""
+    return replace(
+        sampling,
+        max_tokens=max_tokens,
+        stop=(),
+        include_stop=False,
+        stop_token_ids=(),
+        min_tokens=None,
+        ignore_eos=False,
+        logprobs=None,
+        logprob_token_ids=(),
+        structured=None,
+    )
+
+
+def seeded(sampling: Sampling, *place: object) -> Sampling:
+    """With a seed of its own for this place of the search, where the request has one."""
+    return sampling if sampling.seed is None else replace(sampling, seed=sub_seed(sampling.seed, *place))
+
+
+async def ask(
+    engine: Engine,
+    prompt: Prompt,
+    sampling: Sampling,
+    index: int = 0,
+    until: Callable[[Chunk], bool] = lambda chunk: False,
+) -> Sample:
+    """One sample; a failure, or a budget that is spent, is its finish reason. A failure after its end is none.
+
+    It has no finish reason where `until`, asked of each chunk, ended it.
+    """
+    sample = Sample()
+    try:
+        async with aclosing(engine.generate(prompt, sampling)) as chunks:
+            async for chunk in chunks:
+                sample.chunks.append(replace(chunk, index=index))
+                if until(chunk):
+                    break
+    except BudgetSpent:
+        sample.chunks.append(Chunk(index, finish_reason="budget"))
+    except Exception as error:
+        if sample.finish_reason is None:
+            sample.chunks.append(Chunk(index, finish_reason="error", error=error))
+    return sample

@@ -1,0 +1,173 @@
+"""What the strategies that draw whole solutions share: draw, score, vote."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from prm import Aggregation, ProcessRewardModel, aggregate, split_steps
+from strategies.answers import Exact, canonical, extract, vote
+from strategies.core.account import BudgetSpent
+from strategies.core.contracts import (
+    Candidate,
+    Chunk,
+    Engine,
+    Final,
+    Progress,
+    Refused,
+    Sample,
+    Sampling,
+    Selector,
+    Task,
+)
+
+TEMPERATURE = 0.8
+"""Of samples that must differ, where the request gives none (search-and-learn's recipes)."""
+
+
+async def draw(task: Task, engine: Engine, n: int, samples: list[Sample]) -> AsyncGenerator[Progress, None]:
+    """Draws n samples in one engine call and appends them to `samples`, telling of each that ends.
+
+    A call that fails after some samples ended keeps those, and the others end with the error; the budget may leave
+    fewer than n, or none.
+
+    Raises:
+        Exception: the first cause, if no sample came to anything.
+    """
+    drawn: dict[int, Sample] = {}
+    sampling = with_temperature(task.sampling) if n > 1 else task.sampling
+    try:
+        async with aclosing(engine.generate(task.prompt, sampling, n)) as chunks:
+            async for chunk in chunks:
+                if not drawn:
+                    yield Progress(f"{n} samples are under way")
+                drawn.setdefault(chunk.index, Sample(opening=task.opening)).chunks.append(chunk)
+                if chunk.finish_reason:
+                    yield Progress(told(chunk, drawn[chunk.index]))
+    except BudgetSpent:
+        pass
+    except Exception as error:
+        fail_growing(drawn, error)
+    samples += [drawn[index] for index in sorted(drawn)]
+    raise_if_all_failed(samples)
+
+
+def fail_growing(samples: Mapping[int, Sample], error: Exception) -> None:
+    """Ends with `error` what still grows of a call that failed; raises it if none came to anything before."""
+    for index, sample in samples.items():
+        if sample.finish_reason is None:
+            sample.chunks.append(Chunk(index, finish_reason="error", error=error))
+    if not any(succeeded(sample) for sample in samples.values()):
+        raise error
+
+
+def raise_if_all_failed(samples: Sequence[Sample]) -> None:
+    """Raises the first cause if there are samples and none of them came to anything."""
+    causes = [sample.chunks[-1].error for sample in samples if not succeeded(sample)]
+    if causes and len(causes) == len(samples):
+        raise causes[0] or RuntimeError("the engine gave no cause")
+
+
+def succeeded(sample: Sample) -> bool:
+    return sample.finish_reason not in (None, "error")
+
+
+def told(chunk: Chunk, sample: Sample) -> str:
+    answer = answer_of(sample)
+    said = f"answers {answer}" if answer is not None else "gives no answer"
+    if sample.refusal:
+        said = "refuses to answer"
+    if sample.reading and sample.reading.fault:
+        said += f": {sample.reading.fault}"
+    return f"sample {chunk.index + 1} ({chunk.finish_reason}, {sample.completion_tokens} tokens) {said}"
+
+
+def with_temperature(sampling: Sampling) -> Sampling:
+    return sampling if sampling.temperature is not None else replace(sampling, temperature=TEMPERATURE)
+
+
+def candidates_of(samples: Sequence[Sample]) -> list[Candidate]:
+    """Each sample with its answer; an empty unfinished one where the budget left none.
+
+    Those that were filtered or refused have an answer only where there are no others.
+    """
+    if not samples:
+        return [Candidate(Sample([Chunk(0, finish_reason="budget")]))]
+    some = any(succeeded(sample) and not sample.withheld for sample in samples)
+    return [Candidate(sample, answer_of(sample) if some else _stated(sample)) for sample in samples]
+
+
+def answer_of(sample: Sample) -> str | None:
+    """What the sample says in the form that the request fixes, else the answer that its text gives.
+
+    One that was filtered or refused gives none.
+    """
+    return None if sample.withheld else _stated(sample)
+
+
+def _stated(sample: Sample) -> str | None:
+    if not succeeded(sample):
+        return None
+    if reading := sample.reading:
+        return None if reading.answer is None else Exact(reading.answer)
+    return extract(sample.text, truncated=not sample.finished, opening=sample.opening)
+
+
+async def scored(
+    task: Task, candidates: Sequence[Candidate], prm: ProcessRewardModel, aggregation: Aggregation | None
+) -> list[Candidate]:
+    """The candidates with their step scores and score; all in one call.
+
+    Those without text have none, and those that the reward model cannot score.
+    """
+    steps = [split_steps(c.text) if succeeded(c.sample) else () for c in candidates]
+    results = iter(await prm.score(task.question, [s for s in steps if s])) if any(steps) else iter(())
+    how = aggregation or prm.aggregation
+    marked = list(candidates)
+    for i, candidate in enumerate(candidates):
+        if not steps[i]:
+            continue
+        result = next(results)
+        if result.fault is not None:
+            marked[i] = replace(candidate, unscorable=result.fault)
+        else:
+            marked[i] = replace(candidate, step_scores=result.scores, score=aggregate(result.scores, how))
+    return marked
+
+
+def told_scored(candidates: Sequence[Candidate], prm: ProcessRewardModel) -> str:
+    """What there is to say of candidates that the reward model was asked about."""
+    faults = [candidate.unscorable for candidate in candidates if candidate.unscorable is not None]
+    said = f"{len(candidates) - len(faults)} candidates are scored by {prm.name}"
+    return f"{said}, {len(faults)} cannot be: {faults[0]}" if faults else said
+
+
+async def elect(candidates: Sequence[Candidate], selector: Selector | None, within_s: float | None = None) -> Final:
+    """The end of a search: votes, weights and ranking; answers are compared for at most `within_s` seconds."""
+    answers = [c.answer for c in candidates]
+    known = iter(await canonical([a for a in answers if a is not None], within_s))
+    keys = [None if a is None else next(known) for a in answers]
+    outcome = vote(candidates, keys, selector or "majority")
+    weighed = tuple(replace(c, weight=w) for c, w in zip(candidates, outcome.weights, strict=True))
+    return Final(weighed, outcome.ranking, selector, outcome.confidence, outcome.votes)
+
+
+def refuse_choices(task: Task, n: int) -> None:
+    """Raises Refused when the client wants more answers back than are sampled."""
+    if task.choices > n:
+        raise Refused(f"n is at most the strategy's own n ({n}), got {task.choices}", "n")
+
+
+def refuse_logprobs(task: Task) -> None:
+    """Raises Refused when the client wants the logprobs of an answer that is not all the model's own words."""
+    if task.sampling.logprobs is not None:
+        raise Refused("this strategy changes what the model says, so its answer has no logprobs of its own", "logprobs")
+
+
+def refuse_unscored(prm: ProcessRewardModel | None, selector: Selector) -> None:
+    """Raises Refused when the selector needs scores and there is nothing that scores."""
+    if selector != "majority" and prm is None:
+        raise Refused(
+            f"the selector {selector!r} needs a reward model and none is loaded; use 'majority' or start the server "
+            "with --prm",
+            "tts.selector",
+        )

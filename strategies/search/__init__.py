@@ -1,0 +1,1 @@
+"""The loops and trees that several search strategies share."""

@@ -1,0 +1,92 @@
+"""Trajectories: prompts with steps behind them, and what step searches do with several."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from prm import Aggregation, aggregate
+from strategies.core.contracts import Chunk, Sample, TokenIds
+from strategies.search.stop_strings import tail, without_end
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """A prompt and the steps so far, as token ids."""
+
+    prompt: TokenIds
+    samples: tuple[Sample, ...] = ()
+    """One engine sample a step; the last one's finish reason is the trajectory's."""
+    scores: tuple[float, ...] = ()
+    """One for each of `steps`, once scored."""
+    ended: bool = False
+    """Whether nothing can follow: the model ended it, or its own token limit or the context did."""
+    unscorable: str | None = None
+    """Why the reward model cannot score it, nor anything that goes on from it, where that is so."""
+    dropped: int = 0
+    """Characters at the samples' end that are not said: a stop string, which may lie across steps, and what follows."""
+
+    @property
+    def token_ids(self) -> TokenIds:
+        return self.prompt + tuple(token for sample in self.samples for token in sample.token_ids)
+
+    @property
+    def said(self) -> tuple[Sample, ...]:
+        """The samples without what is dropped."""
+        kept, left = list(self.samples), self.dropped
+        for i in reversed(range(len(kept))):
+            if not left:
+                break
+            cut = min(left, len(kept[i].text))
+            kept[i] = without_end(kept[i], cut)
+            left -= cut
+        return tuple(kept)
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps' texts, stripped; blank ones are no steps."""
+        return tuple(text for sample in self.said if (text := sample.text.strip()))
+
+    @property
+    def text(self) -> str:
+        return "".join(sample.text for sample in self.said)
+
+    @property
+    def completion_tokens(self) -> int:
+        return sum(sample.completion_tokens for sample in self.samples)
+
+    @property
+    def sample(self) -> Sample:
+        """The whole solution as one sample."""
+        return Sample([chunk for sample in self.said for chunk in sample.chunks])
+
+    def tail(self, length: int) -> str:
+        """The last characters of what was sampled, as many as there are."""
+        return tail(self.samples, length)
+
+    def score(self, how: Aggregation) -> float:
+        """The aggregated step scores; 0 without any: as for a solution of nothing, and last."""
+        return aggregate(self.scores, how) if self.scores else 0.0
+
+
+def failed(trajectory: Trajectory, error: Exception) -> Trajectory:
+    """The trajectory with the error at its end."""
+    end = Sample([Chunk(0, finish_reason="error", error=error)])
+    return replace(trajectory, samples=(*trajectory.samples, end), ended=False)
+
+
+def distinct(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    """The first of those whose last step reads the same, white space and case aside."""
+    seen: dict[tuple[str, bool], Trajectory] = {}
+    for trajectory in trajectories:
+        seen.setdefault((" ".join(trajectory.said[-1].text.lower().split()), trajectory.ended), trajectory)
+    return list(seen.values())
+
+
+def to_ends(best: Sequence[Trajectory], n: int) -> list[tuple[Trajectory, int]]:
+    """How the best branches are finished: one of each, but n where nothing has grown from the root."""
+    return [(branch, 1 if branch.samples else n) for branch in best]
+
+
+def spread(parents: Sequence[Trajectory], total: int) -> list[tuple[Trajectory, int]]:
+    """`total` children over the parents, as evenly as can be, the first ones favoured."""
+    share, rest = divmod(total, len(parents)) if parents else (0, 0)
+    return [(parent, n) for i, parent in enumerate(parents) if (n := share + (i < rest))]

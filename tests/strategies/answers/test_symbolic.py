@@ -1,0 +1,115 @@
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from patience import NEVER_S
+
+from strategies.answers import symbolic
+
+HANGING = "10^{10^{10^{10}}}"
+
+
+def children() -> set[int]:
+    """The running processes that this one started, zombies left out."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+        except FileNotFoundError:
+            continue
+        if int(parent) == os.getpid() and state != "Z":
+            found.add(int(stat.parent.name))
+    return found
+
+
+def test_equal_values_share_a_key() -> None:
+    async def main() -> list[str | None]:
+        return await asyncio.gather(*map(symbolic.key, [r"\sqrt{8}", r"2\sqrt{2}", r"\sqrt{7}"]))
+
+    one, same, other = asyncio.run(main())
+    assert one == same != other
+    assert one is not None
+
+
+def test_gold_comes_first() -> None:
+    async def main() -> tuple[bool, bool]:
+        return await symbolic.equal("x > 2", r"(2,\infty)"), await symbolic.equal(r"(2,\infty)", "x > 2")
+
+    assert asyncio.run(main()) == (True, False)
+
+
+@pytest.mark.parametrize("latex", ["", r"\frac{", "}", r"\begin{pmatrix} 1", "\ud800", "\0", r"\frac{0}{0}"])
+def test_what_cannot_be_read_has_no_key(latex: str) -> None:
+    assert asyncio.run(symbolic.key(latex)) is None
+
+
+def test_an_expression_that_hangs_is_killed_and_the_next_one_is_read() -> None:
+    async def main() -> tuple[str | None, bool, str | None]:
+        return await symbolic.key(HANGING), await symbolic.equal("1", f"{HANGING}+1"), await symbolic.key("3!")
+
+    assert asyncio.run(main()) == (None, False, "6")
+
+
+def test_a_cancelled_call_leaves_the_workers_usable() -> None:
+    async def main() -> str | None:
+        calls = [asyncio.create_task(symbolic.key(f"{HANGING}+{i}")) for i in range(3)]
+        await asyncio.sleep(0)
+        for call in calls:
+            call.cancel()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+        return await symbolic.key("4!")
+
+    assert asyncio.run(main()) == "24"
+
+
+def test_a_second_event_loop_uses_the_same_workers() -> None:
+    assert asyncio.run(symbolic.key("5!")) == "120"
+    before = children()
+    assert asyncio.run(symbolic.key("6!")) == "720"
+    assert len(children() - before) <= 1
+
+
+def test_a_loop_that_closes_during_a_call_breaks_nothing() -> None:
+    async def leave() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(symbolic.key(f"{HANGING}+7"), 0.01)
+
+    asyncio.run(leave())
+    assert asyncio.run(symbolic.key("7!")) == "5040"
+
+
+PROGRAM = """
+import asyncio, os
+from pathlib import Path
+from strategies import symbolic
+print(asyncio.run(symbolic.key("2^{10}")))
+print(*(task.read_text() for task in Path("/proc/self/task").glob("*/children")), flush=True)
+"""
+
+
+@pytest.mark.parametrize("ending", ["", "raise SystemExit(0)", "os._exit(0)", "os.kill(os.getpid(), 9)"])
+def test_no_worker_outlives_the_interpreter(ending: str) -> None:
+    command = [sys.executable, "-W", "error", "-c", PROGRAM + ending]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    key, workers = result.stdout.splitlines()
+    assert (key, result.stderr) == ("1024", "")
+    assert workers.split()
+    for pid in workers.split():
+        until = time.monotonic() + NEVER_S
+        while time.monotonic() < until:
+            if not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes():
+                break
+            time.sleep(0.01)
+        else:
+            pytest.fail(f"worker {pid} is still there")
+
+
+def test_the_registry_imports_no_algebra() -> None:
+    code = "import sys; from strategies import registry; registry(); print({'sympy', 'math_verify'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"

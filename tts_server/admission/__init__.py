@@ -1,0 +1,1 @@
+"""Who may ask, and whose call the engine gets next."""

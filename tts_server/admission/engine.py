@@ -1,0 +1,77 @@
+"""The engine as requests see it: each call waits for its turn. Strategies and reward models know nothing of it."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from contextvars import ContextVar
+from functools import partial
+
+from strategies.core.contracts import Chunk, Engine, Prompt, Sampling, TokenIds
+from tts_server.admission.queue import Flow
+from tts_server.admission.split_call import in_parts
+from tts_server.engines.base import Generates
+
+FLOW: ContextVar[Flow | None] = ContextVar("tts_server.flow", default=None)
+"""The request that runs here; what runs outside of one, as a self-test does, waits for nobody."""
+
+
+def admitted(engine: Generates, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
+    """`engine.generate`, when it is this request's turn.
+
+    Where there is no room for all n samples they are asked for in parts, so that others have their turns between them:
+    then n samples of one prompt are several engine requests. With a seed they are one all the same, for the place of a
+    sample in its call is part of its seed.
+    """
+    flow = FLOW.get()
+    if flow is None:
+        return engine.generate(prompt, sampling, n)
+    if n == 1 or sampling.seed is not None or flow.has_room(n):
+        return _in_turn(flow, engine, prompt, sampling, n)
+    return in_parts(partial(_in_turn, flow, engine, prompt, sampling), flow.parts(n))
+
+
+async def _in_turn(
+    flow: Flow, engine: Generates, prompt: Prompt, sampling: Sampling, n: int
+) -> AsyncGenerator[Chunk, None]:
+    permit = await flow.take(n)
+    try:
+        async with aclosing(engine.generate(prompt, sampling, n)) as chunks:
+            async for chunk in chunks:
+                permit.count(chunk)
+                yield chunk
+                permit.resume()
+    finally:
+        permit.close()
+
+
+class AdmittedEngine:
+    """An engine for one request's strategy."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.model = engine.model
+        self.max_model_len = engine.max_model_len
+        self.continues = engine.continues
+
+    async def encode(self, prompt: Prompt) -> TokenIds:
+        return await self._engine.encode(prompt)
+
+    def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
+        return admitted(self._engine, prompt, sampling, n)
+
+
+class AdmittedReader:
+    """An engine for a reward model that runs on it."""
+
+    def __init__(self, engine: Generates) -> None:
+        self._engine = engine
+
+    @property
+    def max_model_len(self) -> int | None:
+        return self._engine.max_model_len
+
+    @property
+    def continues(self) -> bool:
+        return self._engine.continues
+
+    def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
+        return admitted(self._engine, prompt, sampling, n)

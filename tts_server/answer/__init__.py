@@ -1,0 +1,1 @@
+"""From a strategy's events to the answer of an endpoint."""

@@ -1,0 +1,1 @@
+"""Concurrent work of one request."""

@@ -1,0 +1,1 @@
+"""Decoding with a model of `transformers`, token by token."""

@@ -1,0 +1,1 @@
+"""Several upstreams of one model."""

@@ -1,0 +1,87 @@
+"""Samples of a call that one request asks one of several upstreams for."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from strategies.core.contracts import Chunk, Prompt, Sampling
+from tts_server.engines.replication.replay import Branch, Seam
+from tts_server.engines.replication.routing import LOST, Replica
+from tts_server.errors import APIError
+
+
+class Part:
+    """Samples of a call that one request asks for: all of them, or what is left of one.
+
+    Args:
+        prompt: what they continue.
+        sampling: how.
+        branches: the samples.
+        origin: the call's own prompt and sampling, where they are others.
+        seam: between what was said and what is asked for here.
+    """
+
+    def __init__(
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        branches: Sequence[Branch],
+        *,
+        origin: tuple[Prompt, Sampling] | None = None,
+        seam: Seam | None = None,
+    ) -> None:
+        self.prompt = prompt
+        self.origin = origin or (prompt, sampling)
+        self.is_rest = origin is not None
+        self.seam = seam
+        self.cause: APIError | None = None
+        """Why the last request was lost."""
+        self._sampling = sampling
+        self._branches = branches
+        self._asked = False
+
+    @property
+    def growing(self) -> list[Branch]:
+        return [branch for branch in self._branches if not branch.ended]
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it may be asked for as it is: not after any of it has come."""
+        if self.seam:
+            return not self._asked
+        return not any(branch.grown or branch.ended for branch in self._branches)
+
+    async def grow(self, replica: Replica) -> AsyncGenerator[Chunk, None]:
+        """Streams what a replica makes of it; what that loses is not told, and `cause` says why."""
+        self.cause, self._asked = None, True
+        live = len(self._branches)
+        replica.live += live
+        try:
+            async with aclosing(replica.engine.generate(self.prompt, self._sampling, live)) as chunks:
+                async for chunk in chunks:
+                    if isinstance(chunk.error, LOST):
+                        self.cause = chunk.error
+                        continue
+                    told = self._told(chunk)
+                    live -= told.finish_reason is not None
+                    replica.live -= told.finish_reason is not None
+                    yield told
+                    if self.seam and self.seam.ended:
+                        return
+        except LOST as error:
+            self.cause = error
+        finally:
+            replica.live -= live
+
+    def failed(self, error: APIError) -> list[Chunk]:
+        """The ends of what still grows."""
+        return [Chunk(branch.index, finish_reason="error", error=error) for branch in self.growing]
+
+    def _told(self, chunk: Chunk) -> Chunk:
+        branch = self._branches[chunk.index]
+        if branch.index != chunk.index:
+            chunk = replace(chunk, index=branch.index)
+        if self.seam:
+            chunk = self.seam.join(chunk)
+        branch.note(chunk)
+        return chunk

@@ -1,0 +1,1 @@
+"""Chat messages and texts as token ids."""

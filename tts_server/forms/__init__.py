@@ -1,0 +1,1 @@
+"""Answers in a form that the request fixes: JSON by a schema, and calls of tools."""

@@ -1,0 +1,1 @@
+"""From a request to a task, a strategy and a budget."""

@@ -1,1 +1,0 @@
-"""Reward models of trained families where they run: on vLLM in this process, on a vLLM server, beside the policy."""

@@ -1,0 +1,1 @@
+"""Named models and where their weights come from."""
