@@ -101,7 +101,7 @@ def test_an_engine_that_cannot_be_loaded_says_the_cause_that_its_process_told(
 def test_processes_of_the_engine_are_not_ended_by_a_terminals_ctrl_c() -> None:
     code = """
 import multiprocessing, signal
-from tts_server.engines import vllm_host
+from tts_server.engines.vllm_parts import host as vllm_host
 
 ASKED = "import signal, sys; sys.exit(7 if signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()) else 0)"
 
