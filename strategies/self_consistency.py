@@ -4,8 +4,6 @@ With a stop it draws no more than it takes to be sure: adaptive consistency (Agg
 early-stopping self-consistency (Li et al. 2401.10480).
 """
 
-import math
-from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -23,7 +21,8 @@ from strategies.core.contracts import Candidate, Engine, Event, Final, Incumbent
 from strategies.sampling.draw import candidates_of, draw, elect, refuse_choices, refuse_unscored, scored
 from strategies.sampling.logprob_confidence import elect_by, mean_probability, only_asked
 from strategies.sampling.prompts import Examples, SystemPrompt, prompted
-from strategies.sampling.streams import Key, draw_until
+from strategies.sampling.stopping import is_settled, is_unanimous
+from strategies.sampling.streams import draw_until
 
 
 @strategy("self_consistency", paper="2203.11171, 2305.11860, 2401.10480", scored=True, formed=True)
@@ -94,21 +93,6 @@ async def self_consistency(
             # Without scores the vote falls back to the majority, which the incumbent leads.
             yield Progress("no budget is left for scores: the majority decides")
     yield await elect(candidates, selector, account.seconds_left)
-
-
-def is_settled(keys: Sequence[Key], confidence: float) -> bool:
-    """Whether the first answer's true share is above the second's with `confidence`, all shares being as likely.
-
-    That is the integral of x^v1 (1-x)^v2 from 1/2 to 1 over that from 0 to 1, which for whole votes is a sum.
-    """
-    first, second = ([v for _, v in Counter(key for key in keys if key is not None).most_common(2)] + [0, 0])[:2]
-    votes = first + second + 1
-    return 1 - sum(math.comb(votes, k) for k in range(second + 1)) / (1 << votes) >= confidence
-
-
-def is_unanimous(keys: Sequence[Key], window: int) -> bool:
-    """Whether a window of samples has just been filled, and by one answer."""
-    return len(keys) % window == 0 and None not in keys[-window:] and len(set(keys[-window:])) == 1
 
 
 async def _elect_by_logprob(candidates: Sequence[Candidate], asked: int | None, account: Account) -> Final:

@@ -21,7 +21,7 @@ from strategies.allocation.difficulty import FEATURES, Attempt, features
 from strategies.allocation.policy_table import PROMPT_OPTIONS
 from strategies.answers.voting import vote
 from strategies.core.contracts import Selector
-from strategies.self_consistency import is_settled, is_unanimous
+from strategies.sampling.stopping import is_settled, is_unanimous
 
 PILOT = 4
 """Samples of a pilot: a vote is not settled at 95 % before four agree (2305.11860)."""

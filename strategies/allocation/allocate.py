@@ -7,21 +7,21 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-import strategies
 from prm import Aggregation, PRMError, ProcessRewardModel
 from strategies.allocation import prior_table as priors
 from strategies.allocation.arms import VOTES, Arms, missing, pilot_wall_s
 from strategies.allocation.decision import HARDEST, Choice, Pilot, Reason, decision
 from strategies.allocation.difficulty import Estimate, estimate, features
 from strategies.allocation.pilot import Evidence
-from strategies.allocation.policy_table import STOP, Cell, Policy, choose, complete_options
+from strategies.allocation.policy_table import STOP, Cell, Policy, choose, complete_options, in_use
 from strategies.allocation.replay import ReplayEngine, ReplayPRM
 from strategies.allocation.vote_value import Vote
 from strategies.core.account import Account, BudgetSpent
 from strategies.core.contracts import Engine, Event, Final, Incumbent, Progress, Refused, Task, text_of
+from strategies.core.registry import get
 from strategies.sampling.draw import elect, with_temperature
+from strategies.sampling.stopping import is_settled, is_unanimous
 from strategies.sampling.streams import sub_seed
-from strategies.self_consistency import is_settled, is_unanimous
 
 PILOT = 4
 """Samples: Beta stopping at 0.95 never stops before four agree (2305.11860)."""
@@ -57,7 +57,8 @@ class Allocation:
         self._account = account
         self._wishes = wishes
         self._note = _mismatch(account, task, engine, prm)
-        self._policy = account.policy.policy if account.policy and not self._note else None
+        used_policy = in_use(account)
+        self._policy = used_policy.policy if used_policy and not self._note else None
         # What was fitted without a reward model says nothing of arms with one.
         used = prm if (self._policy is None or self._policy.prm) and account.budget.max_prm_tokens != 0 else None
         self._prm = ReplayPRM(used) if used else None
@@ -219,14 +220,14 @@ class Allocation:
     async def _arm(self, cell: Cell) -> AsyncGenerator[Event, None]:
         """Runs an arm on what was drawn already."""
         options = complete_options(cell)
-        told = {"on_pass": self._account.recorder.lineage.passed} if self._account.recorder else {}
+        told = {"on_pass": self._account.recorder.passed} if self._account.recorder else {}
         replay = ReplayEngine(self._engine, self._task.prompt, self._task.sampling, **told)
         replay.keep(self._seen.samples)
         if cell.strategy in VOTES:
             options |= {"n": max(1, replay.kept)} | ({"stopping": "none"} if "stopping" in options else {})
         if options.get("aggregation", "") is None:
             options["aggregation"] = self._wishes.aggregation
-        entry = strategies.get(cell.strategy)
+        entry = get(cell.strategy)
         try:
             async with aclosing(entry.run(self._task, replay, self._prm, self._account, **options)) as events:
                 async for event in events:
@@ -252,7 +253,7 @@ class Allocation:
         if self._outcome is None or self._choice.cell is None:
             scored = any(candidate.score is not None for candidate in self._seen.candidates)
             return await self._seen.elect("best" if reason == "no_votes" and scored else "majority")
-        return await self._joined(self._outcome, strategies.get(self._choice.cell.strategy).continues)
+        return await self._joined(self._outcome, get(self._choice.cell.strategy).continues)
 
     async def _joined(self, outcome: Final, is_search: bool) -> Final:
         """The arm's end and what was drawn before; the ends of a search and the pilot's samples vote together."""

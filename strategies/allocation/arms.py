@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import strategies
 from prm import ProcessRewardModel
 from strategies.allocation.policy_table import STOP, Cell, complete_options
 from strategies.core.account import Account
 from strategies.core.contracts import Engine, Task
+from strategies.core.registry import Entry, get
 
 VOTES = ("self_consistency", "best_of_n")
 """Arms that are nothing but samples and a vote: they can be drawn in waves and stopped between."""
@@ -50,7 +50,7 @@ class Arms:
 
     def able(self, cell: Cell) -> bool:
         """Whether the engine, the reward model and the form of the answer let an arm run at all."""
-        entry, options = strategies.get(cell.strategy), complete_options(cell)
+        entry, options = get(cell.strategy), complete_options(cell)
         sampling, prompt = self.task.sampling, self.task.prompt
         formed = sampling.structured is not None or sampling.calling is not None or bool(prompt.template.get("tools"))
         penalised = bool(sampling.presence_penalty or sampling.frequency_penalty)
@@ -115,6 +115,6 @@ def missing(cell: Cell, drawn: Drawn) -> int:
     return max(0, int(complete_options(cell)["n"]) - drawn.samples)
 
 
-def _scores(entry: strategies.Entry, options: dict[str, Any]) -> bool:
+def _scores(entry: Entry, options: dict[str, Any]) -> bool:
     """Whether an arm cannot do without a reward model."""
     return entry.needs_prm or (entry.name in VOTES and options["selector"] in ("best", "weighted"))

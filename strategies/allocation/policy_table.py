@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, with_config
 
-import strategies
 from strategies.allocation.difficulty import CHECKED, FEATURES, Difficulty, Share
+from strategies.core.account import Account
+from strategies.core.registry import registry
 from strategies.sampling.prompts import BOXED
 
 STOP = "stop"
@@ -154,6 +155,11 @@ class InUse:
         return None if self.forced else self.policy.mismatch(model, prm, prompt)
 
 
+def in_use(account: Account) -> InUse | None:
+    """The policy that an account was given, if one was."""
+    return account.policy if isinstance(account.policy, InUse) else None
+
+
 def choose(cells: Sequence[Cell], target: float | None = None) -> Cell | None:
     """The cell with the highest lower bound of its accuracy, the cheaper of equals; None of none.
 
@@ -258,7 +264,7 @@ def complete_options(cell: Cell, place: str = "cell") -> dict[str, Any]:
     Raises:
         PolicyError: there is no such strategy, or it has no such option.
     """
-    known = strategies.registry()
+    known = registry()
     if cell.strategy not in known or cell.strategy == ALLOCATOR:
         arms = ", ".join(name for name in (STOP, *known) if name != ALLOCATOR)
         raise PolicyError(f"{place}.strategy: unknown arm {cell.strategy!r}; known: {arms}")

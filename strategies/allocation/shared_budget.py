@@ -13,6 +13,8 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
+from strategies.sampling.stopping import chance_ahead
+
 
 class Point(NamedTuple):
     """A way to answer a question."""
@@ -148,14 +150,8 @@ def settled(first: int, second: int, more: int = 0) -> float:
     total = 0.0
     for gained in range(more + 1):
         a, b = first + gained, second + more - gained
-        total += beta_binomial(gained, more, first + 1, second + 1) * max(_ahead(a, b), _ahead(b, a))
+        total += beta_binomial(gained, more, first + 1, second + 1) * max(chance_ahead(a, b), chance_ahead(b, a))
     return total
-
-
-def _ahead(first: int, second: int) -> float:
-    """The chance that the first answer's true share is the larger one."""
-    votes = first + second + 1
-    return 1 - sum(math.comb(votes, k) for k in range(second + 1)) / (1 << votes)
 
 
 def beta_binomial(k: int, n: int, a: int, b: int) -> float:

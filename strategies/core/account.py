@@ -2,17 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, nullcontext
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from prm import Aggregation, OnTokens, PRMInputError, ProcessRewardModel, StepScores
 from prm.base import check_scores
-from strategies.allocation.policy_table import InUse
 from strategies.core.contracts import Chunk, Delta, Engine, Event, Final, Prompt, Sampling, TokenIds
 from strategies.core.latency import CallTimer, Latency, ScoringTimer, now
-from strategies.record.recorder import Recorder
 
 StopReason = Literal["max_samples", "max_tokens", "max_prm_tokens", "deadline", "engine"]
 """Which limit; or `engine`, where that is gone and the answer is what was found before."""
@@ -62,6 +60,50 @@ class BudgetSpent(Exception):
         self.reason = reason
 
 
+class ScoringNote(Protocol):
+    """Takes what one call of the reward model comes to."""
+
+    tokens: int
+    results: Sequence[StepScores] | None
+
+
+class Observer(Protocol):
+    """Sees every call, sample, scoring and event of a search, and changes nothing."""
+
+    def call(self, prompt: Prompt, sampling: Sampling, n: int) -> AbstractContextManager[Callable[[Chunk], None], None]:
+        """A call of the engine that lasts while this is entered; what it gives takes each chunk."""
+        ...
+
+    def scoring(self, solutions: Sequence[Sequence[str]]) -> AbstractContextManager[ScoringNote, None]:
+        """A call of the reward model that lasts while this is entered."""
+        ...
+
+    def passed(self, sample: TokenIds, path: TokenIds) -> None:
+        """A search begins with a part of a sample that was drawn whole: what goes on from there goes on from it.
+
+        Args:
+            sample: its token ids.
+            path: the prompt's, and the sample's up to the part's end.
+        """
+        ...
+
+    def see(self, event: Event) -> None:
+        """An event of the search."""
+        ...
+
+    def end(self, failure: Exception | None) -> None:
+        """The search is over, by itself, by a failure, or because nobody wanted more."""
+        ...
+
+
+class Measured(Protocol):
+    """What was measured of a model before; the strategy that can read it knows what it is."""
+
+    def mismatch(self, model: str, prm: str | None, prompt: str) -> str | None:
+        """Why it does not hold for a request; None if it does."""
+        ...
+
+
 class Spans(Protocol):
     """Sees a search and its calls from outside, and changes nothing."""
 
@@ -83,7 +125,7 @@ class Account:
     stop_reason: StopReason | None = None
     """The first limit that was reached."""
     started: float = field(default_factory=now)
-    recorder: Recorder | None = None
+    recorder: Observer | None = None
     """Sees what the search does, where a record of it is kept."""
     spans: Spans | None = None
     """See it too, where it is part of a distributed trace."""
@@ -101,7 +143,7 @@ class Account:
     """Whether that wait was ended."""
     latency: Latency = field(default_factory=Latency)
     """What generating and scoring take at the moment; learns from what this account pays for."""
-    policy: InUse | None = None
+    policy: Measured | None = None
     """How compute is spent best on this model, as far as that was measured."""
 
     @property

@@ -2,11 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
-
-if TYPE_CHECKING:
-    from prm import ProcessRewardModel
-    from strategies.core.account import Account
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Message = Mapping[str, Any]
 """One turn of a chat, as OpenAI writes it: `role`, `content`, and what else the template knows."""
@@ -247,6 +243,11 @@ class Candidate:
     unscorable: str | None = None
     """Why the reward model cannot score it, where that is so."""
 
+    @classmethod
+    def empty(cls) -> "Candidate":
+        """What can be returned where the budget left nothing: an unfinished one without text."""
+        return cls(Sample([Chunk(0, finish_reason="budget")]))
+
     @property
     def text(self) -> str:
         return self.sample.text
@@ -339,18 +340,6 @@ class Task:
         if self.prompt.template.get("continue_final_message") and self.prompt.messages:
             return text_of(self.prompt.messages[-1])
         return self.prompt.text.rpartition("\n")[2]
-
-
-class Strategy(Protocol):
-    """Spends a budget on one task.
-
-    Yields events and ends with exactly one `Final`. Keeps nothing between requests. `engine` and `prm` are metered by
-    `account`, so whatever it does is counted and stopped in time.
-    """
-
-    def __call__(
-        self, task: Task, engine: Engine, prm: "ProcessRewardModel | None", account: "Account", **options: Any
-    ) -> AsyncGenerator[Event, None]: ...
 
 
 def text_of(message: Message) -> str:

@@ -6,7 +6,6 @@ from contextlib import aclosing
 
 from strategies.core.account import Account, BudgetSpent
 from strategies.core.contracts import Candidate, EngineGone, Event, Final, Incumbent
-from strategies.sampling.draw import candidates_of
 
 GRACE_S = 0.05
 """Seconds behind the deadline in which a strategy can end by itself, with all that it has."""
@@ -31,7 +30,7 @@ async def anytime(events: AsyncGenerator[Event, None], account: Account) -> Asyn
             if best is None:
                 raise
             account.stop("engine")
-    yield Final((best or candidates_of([])[0],), (0,))
+    yield Final((best or Candidate.empty(),), (0,))
 
 
 async def _next(events: AsyncIterator[Event], account: Account) -> Event | None:

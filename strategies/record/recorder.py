@@ -10,7 +10,18 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from prm import StepScores
-from strategies.core.contracts import Chunk, Event, Final, FinishReason, Incumbent, Message, Progress, Prompt, Sampling
+from strategies.core.contracts import (
+    Chunk,
+    Event,
+    Final,
+    FinishReason,
+    Incumbent,
+    Message,
+    Progress,
+    Prompt,
+    Sampling,
+    TokenIds,
+)
 from strategies.record.lineage import Lineage
 
 
@@ -142,6 +153,10 @@ class Recorder:
         record = ScoringRecord(self.now_s, read)
         self.scorings.append(record)
         return Scoring(self, record)
+
+    def passed(self, sample: TokenIds, path: TokenIds) -> None:
+        """A search begins with a part of a sample that was drawn whole, see `Lineage.passed`."""
+        self.lineage.passed(sample, path)
 
     def _place(self, prompt: Prompt) -> tuple[int, bool]:
         """The prompt's index, and whether it was there before."""

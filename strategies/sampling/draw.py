@@ -91,7 +91,7 @@ def candidates_of(samples: Sequence[Sample]) -> list[Candidate]:
     Those that were filtered or refused have an answer only where there are no others.
     """
     if not samples:
-        return [Candidate(Sample([Chunk(0, finish_reason="budget")]))]
+        return [Candidate.empty()]
     some = any(succeeded(sample) and not sample.withheld for sample in samples)
     return [Candidate(sample, answer_of(sample) if some else _stated(sample)) for sample in samples]
 

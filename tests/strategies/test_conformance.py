@@ -21,6 +21,7 @@ from prm import FakePRM, OnTokens, PRMError, ProcessRewardModel, StepScores
 from prm.base import refuse
 from strategies import Entry
 from strategies.answers import symbolic
+from strategies.core import registry
 from strategies.core.account import TICK_S, Account, Budget
 from strategies.core.contracts import Event, Final, Message, Prompt, Refused, Task
 from tts_server.config import RequestLimit
@@ -73,11 +74,11 @@ def _plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         strategies.registry()
         patch.syspath_prepend(directory)
-        patch.setattr(strategies, "_entries", dict(strategies._entries))
-        strategies._load.cache_clear()
+        patch.setattr(registry, "_entries", dict(registry._entries))
+        registry._load.cache_clear()
         strategies.registry()
         yield
-    strategies._load.cache_clear()
+    registry._load.cache_clear()
 
 
 def having(option: str) -> list[str]:

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 import strategies
 from prm import ProcessRewardModel
 from strategies import strategy
+from strategies.core import registry
 from strategies.core.account import Account
 from strategies.core.contracts import Candidate, Engine, Event, Final, Sample, Task
 
@@ -16,9 +17,9 @@ from strategies.core.contracts import Candidate, Engine, Event, Final, Sample, T
 @pytest.fixture(autouse=True)
 def _registry_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     strategies.registry()
-    monkeypatch.setattr(strategies, "_entries", dict(strategies._entries))
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     yield
-    strategies._load.cache_clear()
+    registry._load.cache_clear()
 
 
 def register(name: str, **about: Any) -> None:
@@ -106,7 +107,7 @@ def test_a_plugin_that_does_not_import_is_left_out_with_one_line(
     (tmp_path / "broken_plugin.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "broken_plugin", raising=False)
-    strategies._load.cache_clear()
+    registry._load.cache_clear()
     assert {"best_of_n", "single"} <= strategies.registry().keys()
     assert "half_of_a_plugin" not in strategies.registry()
     (line,) = caplog.messages
