@@ -36,8 +36,8 @@ from tts_server.planning.plan import check_options
 from tts_server.planning.policy_tables import policy_of
 from tts_server.planning.service import Service
 from tts_server.prm_serving.source import Source, parse
+from tts_server.raw_output import captured
 from tts_server.routes import ROUTERS, routes
-from tts_server.startup.raw_output import captured
 
 if TYPE_CHECKING:
     from tts_server.observe.otel.spans import Tracing

@@ -13,6 +13,9 @@ from tts_server.errors import TooManyRequests
 
 Clock = Callable[[], float]
 
+QUIET = ("/v1/files", "/v1/batches", "/v1/traces")
+"""What computes nothing, whatever its method."""
+
 _BUSY_S = 1
 """What a client is told to wait for one of its own requests to end."""
 
@@ -115,6 +118,11 @@ def bill(scope: Scope, account: Account, strategy: str = "", trace_id: str = "")
     state.setdefault("accounts", []).append(account)
     if spans := state.get("spans"):
         account.spans = spans(strategy, trace_id)
+
+
+def spends(scope: Scope) -> bool:
+    """Whether a request may compute something: who may compute no more can still fetch what was made."""
+    return scope["method"] == "POST" and not scope["path"].startswith(QUIET)
 
 
 def cost(scope: Scope) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from starlette.types import Scope
 
 from strategies.core.account import Account, Usage
-from tts_server.middleware.stack import spends
+from tts_server.admission.quotas import spends
 
 MAX_NAMED = 200
 """Owners that metrics tell apart; those that come later are one."""

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from rich.console import Console
 from rich.logging import RichHandler
 
+from tts_server import raw_output
 from tts_server.app import build_engine, build_prms, create_app
 from tts_server.cli.chat import DEFAULT_URL
 from tts_server.cli.terminal import fail, has_console_of_its_own
@@ -18,7 +19,6 @@ from tts_server.errors import APIError
 from tts_server.logs import JSONFormatter, LogFormatter
 from tts_server.observe.otel.environment import from_environment
 from tts_server.server import new_event_loop, serve
-from tts_server.startup import raw_output
 from tts_server.startup.banner import tell
 from tts_server.startup.loading import Loading
 from tts_server.weights import progress

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, Literal, TypedDict, TypeVar
 from urllib.parse import quote, urlencode
 
 import httpx
 
 from tts_server.client.options import Options, tts_fields
+from tts_server.client.reading import answer_in
 from tts_server.client.results import (
     ChatResult,
     ModelInfo,
@@ -127,14 +129,16 @@ def chat(
     if stream:
         counting = {"continuous_usage_stats": True} if live else {}
         body |= {"stream": True, "stream_options": {"include_usage": True, **counting}}
-    return Call("POST", "v1/chat/completions", ChatResult.read, body, timeout)
+    return Call("POST", "v1/chat/completions", partial(answer_in, ChatResult), body, timeout)
 
 
 def score(
     item: Mapping[str, Any], aggregation: Aggregation | None, prm: str | None, timeout: Timeout | None
 ) -> Call[Score]:
     """`POST /v1/prm/score` for one solution."""
-    return Call("POST", "v1/prm/score", Score.read, given(**item, aggregation=aggregation, prm=prm), timeout)
+    return Call(
+        "POST", "v1/prm/score", partial(answer_in, Score), given(**item, aggregation=aggregation, prm=prm), timeout
+    )
 
 
 def score_many(
@@ -142,17 +146,17 @@ def score_many(
 ) -> Call[Scores]:
     """`POST /v1/prm/score` for a batch."""
     body = given(batch=list(items), aggregation=aggregation, prm=prm)
-    return Call("POST", "v1/prm/score", Scores.read, body, timeout)
+    return Call("POST", "v1/prm/score", partial(answer_in, Scores), body, timeout)
 
 
 def strategies() -> Call[list[StrategyInfo]]:
     """`GET /v1/strategies`."""
-    return Call("GET", "v1/strategies", lambda response: StrategyList.read(response).data)
+    return Call("GET", "v1/strategies", lambda response: answer_in(StrategyList, response).data)
 
 
 def models() -> Call[list[ModelInfo]]:
     """`GET /v1/models`."""
-    return Call("GET", "v1/models", lambda response: ModelList.read(response).data)
+    return Call("GET", "v1/models", lambda response: answer_in(ModelList, response).data)
 
 
 def trace(id_: str) -> Call[Trace]:
@@ -163,7 +167,7 @@ def trace(id_: str) -> Call[Trace]:
     """
     if not id_:
         raise ValueError("id is empty: it is the trace_id of an answer's tts")
-    return Call("GET", f"v1/traces/{quote(id_, safe='')}", Trace.read)
+    return Call("GET", f"v1/traces/{quote(id_, safe='')}", partial(answer_in, Trace))
 
 
 def feedback(id_: str, correct: bool | None, score: float | None, comment: str | None) -> Call[Feedback]:
@@ -175,13 +179,13 @@ def feedback(id_: str, correct: bool | None, score: float | None, comment: str |
     if (correct is None) == (score is None):
         raise ValueError("give either correct (True or False) or score (0 to 1)")
     path = f"{trace(id_).path}/feedback"
-    return Call("POST", path, Feedback.read, given(correct=correct, score=score, comment=comment))
+    return Call("POST", path, partial(answer_in, Feedback), given(correct=correct, score=score, comment=comment))
 
 
 def traces(limit: int | None, after: str | None, strategy: str | None) -> Call[TraceList]:
     """`GET /v1/traces`."""
     query = urlencode(given(limit=limit, after=after, strategy=strategy))
-    return Call("GET", f"v1/traces?{query}" if query else "v1/traces", TraceList.read)
+    return Call("GET", f"v1/traces?{query}" if query else "v1/traces", partial(answer_in, TraceList))
 
 
 def health() -> Call[bool]:

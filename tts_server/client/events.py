@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tts_server.client.errors import MAX_SHOWN, StreamCut, UnexpectedAnswer, api_error
+from tts_server.client.reading import answer_of
 from tts_server.client.results import ChatResult, Search
 from tts_server.client.sse import Events
 
@@ -102,7 +103,7 @@ class Reader:
 
     def _whole(self) -> ChatResult:
         choices = [self._choices[index].body for index in sorted(self._choices)]
-        return ChatResult.of({**self._body, "object": "chat.completion", "choices": choices}, self._request_id)
+        return answer_of(ChatResult, {**self._body, "object": "chat.completion", "choices": choices}, self._request_id)
 
 
 class _Choice:

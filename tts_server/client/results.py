@@ -2,17 +2,16 @@
 
 from typing import Any, Self
 
-import httpx
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
-
-from tts_server.client.errors import MAX_SHOWN, UnexpectedAnswer
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 
-class _Result(BaseModel):
+class Result(BaseModel):
+    """A part of a body."""
+
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
 
 
-class _Answer(_Result):
+class Answer(Result):
     """A whole body."""
 
     _raw: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -28,57 +27,26 @@ class _Answer(_Result):
         """Names the request in the server's log."""
         return self._request_id
 
-    @classmethod
-    def of(cls, body: Any, request_id: str | None = None) -> Self:
-        """Reads a body.
-
-        Raises:
-            UnexpectedAnswer: it is none of this kind.
-        """
-        try:
-            answer = cls.model_validate(body)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(map(str, first["loc"])) or "body"
-            said = repr(body)[:MAX_SHOWN]
-            raise UnexpectedAnswer(
-                f"The server's answer is no {cls.__name__}: {place}: {first['msg']}; {said}"
-            ) from None
-        answer._raw, answer._request_id = body, request_id
-        return answer
-
-    @classmethod
-    def read(cls, response: httpx.Response) -> Self:
-        """Reads a response's body."""
-        return cls.of(json_of(response), response.headers.get("x-request-id"))
+    def came_as(self, body: dict[str, Any], request_id: str | None) -> Self:
+        """Keeps what it was read from."""
+        self._raw, self._request_id = body, request_id
+        return self
 
 
-def json_of(response: httpx.Response) -> Any:
-    """A response's body.
-
-    Raises:
-        UnexpectedAnswer: it is no JSON.
-    """
-    try:
-        return response.json()
-    except ValueError:
-        raise UnexpectedAnswer(f"The server's answer is no JSON: {response.text[:MAX_SHOWN]!r}") from None
-
-
-class PromptTokens(_Result):
+class PromptTokens(Result):
     """Of the prompt's tokens."""
 
     cached_tokens: int = 0
 
 
-class CompletionTokens(_Result):
+class CompletionTokens(Result):
     """Of the generated tokens."""
 
     reasoning_tokens: int = 0
     """Those that are not in the returned answer."""
 
 
-class Usage(_Result):
+class Usage(Result):
     """OpenAI's usage: the client's prompt once, every generated token."""
 
     prompt_tokens: int = 0
@@ -88,7 +56,7 @@ class Usage(_Result):
     completion_tokens_details: CompletionTokens | None = None
 
 
-class SearchUsage(_Result):
+class SearchUsage(Result):
     """What the whole search cost."""
 
     engine_prompt_tokens: int = 0
@@ -99,7 +67,7 @@ class SearchUsage(_Result):
     wall_s: float = 0.0
 
 
-class Vote(_Result):
+class Vote(Result):
     """One answer of the election."""
 
     answer: str | None = None
@@ -107,7 +75,7 @@ class Vote(_Result):
     weight: float | None = None
 
 
-class Candidate(_Result):
+class Candidate(Result):
     """One finished attempt; sent with `return_candidates`."""
 
     text: str = ""
@@ -125,7 +93,7 @@ class Candidate(_Result):
     error: str | None = None
 
 
-class Search(_Result):
+class Search(Result):
     """The `tts` object: what was decided, why, and what it cost."""
 
     strategy: str
@@ -148,7 +116,7 @@ class Search(_Result):
     usage: SearchUsage = Field(default_factory=SearchUsage)
 
 
-class TokenLogprob(_Result):
+class TokenLogprob(Result):
     """A token that was, or could have been, generated."""
 
     token: str
@@ -157,14 +125,14 @@ class TokenLogprob(_Result):
     top_logprobs: list["TokenLogprob"] = Field(default_factory=list)
 
 
-class Logprobs(_Result):
+class Logprobs(Result):
     """Of a choice's tokens."""
 
     content: list[TokenLogprob] | None = None
     refusal: list[TokenLogprob] | None = None
 
 
-class Function(_Result):
+class Function(Result):
     """What a tool call calls."""
 
     name: str
@@ -172,7 +140,7 @@ class Function(_Result):
     """JSON, as the model wrote it."""
 
 
-class ToolCall(_Result):
+class ToolCall(Result):
     """A call that the model wants made."""
 
     id: str
@@ -180,7 +148,7 @@ class ToolCall(_Result):
     type: str = "function"
 
 
-class Message(_Result):
+class Message(Result):
     """The assistant's turn."""
 
     role: str = "assistant"
@@ -191,7 +159,7 @@ class Message(_Result):
     tool_calls: list[ToolCall] | None = None
 
 
-class Choice(_Result):
+class Choice(Result):
     """One returned answer."""
 
     index: int
@@ -201,7 +169,7 @@ class Choice(_Result):
     logprobs: Logprobs | None = None
 
 
-class ChatResult(_Answer):
+class ChatResult(Answer):
     """A chat's answer."""
 
     id: str
@@ -218,14 +186,14 @@ class ChatResult(_Answer):
         return (self.choices[0].message.content or "") if self.choices else ""
 
 
-class ScoreUsage(_Result):
+class ScoreUsage(Result):
     """What scoring cost."""
 
     prm_tokens: int = 0
     prm_calls: int = 0
 
 
-class Score(_Answer):
+class Score(Answer):
     """A solution's score, and that of each of its steps."""
 
     scores: list[float]
@@ -236,7 +204,7 @@ class Score(_Answer):
     """None in a list, which has one usage for all."""
 
 
-class Scores(_Answer):
+class Scores(Answer):
     """Several solutions' scores, in the order they were asked for."""
 
     data: list[Score]
@@ -244,7 +212,7 @@ class Scores(_Answer):
     usage: ScoreUsage
 
 
-class StrategyInfo(_Result):
+class StrategyInfo(Result):
     """A strategy that `tts.strategy` can name."""
 
     id: str
@@ -257,7 +225,7 @@ class StrategyInfo(_Result):
     """JSON schema."""
 
 
-class ModelInfo(_Result):
+class ModelInfo(Result):
     """What `model` can name."""
 
     id: str
@@ -268,13 +236,13 @@ class ModelInfo(_Result):
     max_model_len: int | None = None
 
 
-class StrategyList(_Answer):
+class StrategyList(Answer):
     """Every strategy of a server."""
 
     data: list[StrategyInfo]
 
 
-class ModelList(_Answer):
+class ModelList(Answer):
     """Every model of a server."""
 
     data: list[ModelInfo]

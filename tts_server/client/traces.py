@@ -4,10 +4,10 @@ from typing import Any
 
 from pydantic import Field
 
-from tts_server.client.results import _Answer, _Result
+from tts_server.client.results import Answer, Result
 
 
-class TraceUsage(_Result):
+class TraceUsage(Result):
     """What the search cost, aborted and failed samples included."""
 
     prompt_tokens: int = 0
@@ -24,7 +24,7 @@ class TraceUsage(_Result):
     """Solutions that were begun; `Trace.samples` lists their steps, too."""
 
 
-class TraceError(_Result):
+class TraceError(Result):
     """Why something failed."""
 
     type: str
@@ -33,7 +33,7 @@ class TraceError(_Result):
     """None in a redacted trace."""
 
 
-class TraceSample(_Result):
+class TraceSample(Result):
     """One sample: a node of the search."""
 
     id: int
@@ -57,7 +57,7 @@ class TraceSample(_Result):
     error: TraceError | None = None
 
 
-class TraceCall(_Result):
+class TraceCall(Result):
     """One call of the engine."""
 
     id: int
@@ -73,7 +73,7 @@ class TraceCall(_Result):
     error: TraceError | None = None
 
 
-class TraceSolution(_Result):
+class TraceSolution(Result):
     """What the reward model read."""
 
     sample: int | None = None
@@ -86,7 +86,7 @@ class TraceSolution(_Result):
     """Where there is no such sample."""
 
 
-class TraceScoring(_Result):
+class TraceScoring(Result):
     """One call of the reward model."""
 
     started_s: float
@@ -96,7 +96,7 @@ class TraceScoring(_Result):
     error: TraceError | None = None
 
 
-class TraceEvent(_Result):
+class TraceEvent(Result):
     """A line of progress, or a best answer so far."""
 
     kind: str
@@ -110,7 +110,7 @@ class TraceEvent(_Result):
     score: float | None = None
 
 
-class TraceVote(_Result):
+class TraceVote(Result):
     """One answer of the election."""
 
     count: int
@@ -119,7 +119,7 @@ class TraceVote(_Result):
     """None in a redacted trace."""
 
 
-class TraceCandidate(_Result):
+class TraceCandidate(Result):
     """An answer that could have been returned."""
 
     sample: int | None = None
@@ -134,7 +134,7 @@ class TraceCandidate(_Result):
     text: str | None = None
 
 
-class TraceFinal(_Result):
+class TraceFinal(Result):
     """How the search chose."""
 
     selector: str | None = None
@@ -147,7 +147,7 @@ class TraceFinal(_Result):
     """Of `compute_optimal`, as in the answer."""
 
 
-class TraceInfo(_Result):
+class TraceInfo(Result):
     """What a search was and what it cost."""
 
     id: str
@@ -173,7 +173,7 @@ class TraceInfo(_Result):
     usage: TraceUsage = Field(default_factory=TraceUsage)
 
 
-class Feedback(_Answer):
+class Feedback(Answer):
     """What was said of an answer, as the server keeps it."""
 
     created: float
@@ -186,7 +186,7 @@ class Feedback(_Answer):
     """None within its trace."""
 
 
-class Trace(_Answer, TraceInfo):
+class Trace(Answer, TraceInfo):
     """The record of one search."""
 
     prompts: list[dict[str, Any]] | None = None
@@ -205,7 +205,7 @@ class Trace(_Answer, TraceInfo):
         return [sample for call in self.calls for sample in call.samples]
 
 
-class TraceList(_Answer):
+class TraceList(Answer):
     """The newest traces first."""
 
     data: list[TraceInfo]

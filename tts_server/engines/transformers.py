@@ -18,7 +18,7 @@ from tts_server.engines.tokens.chat_template import ChatTemplate
 from tts_server.engines.tokens.tokenizer import LocalTokenizer
 from tts_server.errors import ContextTooLong, EngineUnavailable, InvalidRequest
 from tts_server.forms.json_schema import field_of
-from tts_server.startup.raw_output import captured
+from tts_server.raw_output import captured
 
 
 class TransformersEngine:

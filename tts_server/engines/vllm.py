@@ -23,7 +23,7 @@ from tts_server.engines.tokens.tokenizer import LocalTokenizer
 from tts_server.engines.vllm_parts import host as vllm_host
 from tts_server.engines.vllm_parts import wire as vllm_wire
 from tts_server.engines.vllm_parts.call import Call
-from tts_server.engines.vllm_parts.lora import AdaptedEngine, LoRA, read_lora
+from tts_server.engines.vllm_parts.lora import LoRA, read_lora
 from tts_server.engines.vllm_parts.restarts import Restarts
 from tts_server.engines.vllm_parts.tools import VLLMFormat, check_name
 from tts_server.errors import ContextTooLong, EngineUnavailable, InvalidRequest
@@ -97,7 +97,7 @@ class VLLMEngine:
             raise self._unavailable()
         return self._tokenizer
 
-    def adapted(self, path: str) -> AdaptedEngine:
+    def adapted(self, path: str) -> "AdaptedEngine":
         """This engine's model with the LoRA adapter of a directory; to be called before `start`.
 
         Raises:
@@ -268,3 +268,27 @@ class VLLMEngine:
         except asyncio.CancelledError:
             await asyncio.wait([ending])
             raise
+
+
+class AdaptedEngine:
+    """The engine's model with an adapter: the same tokens, a prefix cache of its own."""
+
+    continues = True
+
+    def __init__(self, engine: VLLMEngine, lora: LoRA) -> None:
+        self._engine = engine
+        self._lora = lora
+
+    @property
+    def model(self) -> str:
+        return self._engine.model
+
+    @property
+    def max_model_len(self) -> int | None:
+        return self._engine.max_model_len
+
+    async def encode(self, prompt: Prompt) -> TokenIds:
+        return await self._engine.encode(prompt)
+
+    def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
+        return self._engine.generate(prompt, sampling, n, lora=self._lora)

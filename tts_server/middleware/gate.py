@@ -7,11 +7,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tts_server.admission.engine import FLOW
 from tts_server.admission.interactive_load import Load
 from tts_server.admission.queue import Admission
+from tts_server.admission.quotas import spends
 from tts_server.admission.rate import Rate
 from tts_server.admission.shutdown import Drain
 from tts_server.errors import EngineUnavailable, TooManyRequests
 from tts_server.middleware.error_responses import refuse
-from tts_server.middleware.stack import BATCH_LINE, OPEN_PATHS, spends
+from tts_server.middleware.stack import BATCH_LINE, OPEN_PATHS
 
 
 class Gate:

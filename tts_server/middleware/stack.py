@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tts_server import context
 from tts_server.admission.keys import Keys
-from tts_server.admission.quotas import Quota, cost
+from tts_server.admission.quotas import Quota, cost, spends
 from tts_server.config import KeyLimits
 from tts_server.errors import (
     APIError,
@@ -29,8 +29,6 @@ BATCH_LINE = "tts_server.batch_line"
 made, it takes no interactive request's place, and `scope["state"]["owner"]` says whose it is. No client can set it."""
 UPLOADS = "/v1/files"
 """Where a body is a form with a file in it."""
-QUIET = ("/v1/files", "/v1/batches", "/v1/traces")
-"""What computes nothing, whatever its method."""
 OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"})
 """What needs no key and always finds room: probes must get through."""
 
@@ -178,11 +176,6 @@ class Quotas:
                 return await self._app(scope, receive, told)
         finally:
             quota.charge(cost(scope))
-
-
-def spends(scope: Scope) -> bool:
-    """Whether a request may compute something: who may compute no more can still fetch what was made."""
-    return scope["method"] == "POST" and not scope["path"].startswith(QUIET)
 
 
 class BodyLimit:

@@ -9,7 +9,7 @@ from strategies.allocation.policy_table import InUse
 from strategies.core.latency import Latencies
 from tts_server.config import Settings
 from tts_server.engines.base import ServedEngine
-from tts_server.observe.drift import Drift
+from tts_server.planning.drift import Drift
 
 
 @runtime_checkable

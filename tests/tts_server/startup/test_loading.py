@@ -26,7 +26,7 @@ SCRIPT = """
 import asyncio, os, subprocess, sys, time
 from tts_server import cli, cli_serve
 from tts_server.engines.fake import FakeEngine
-from tts_server.startup.raw_output import captured
+from tts_server.raw_output import captured
 
 stage, told = sys.argv[1], int(sys.argv[2])
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tts_server.errors import EngineUnavailable
-from tts_server.startup.raw_output import captured, cause_in
+from tts_server.raw_output import captured, cause_in
 
 logger = logging.getLogger(__name__)
 

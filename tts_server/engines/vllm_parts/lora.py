@@ -1,16 +1,11 @@
 """LoRA adapters of the model that a vLLM engine serves: weights beside weights, in one engine."""
 
 import json
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from strategies.core.contracts import Chunk, Prompt, Sampling, TokenIds
 from tts_server.errors import EngineUnavailable
-
-if TYPE_CHECKING:
-    from tts_server.engines.vllm import VLLMEngine
 
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Those that vLLM lays its memory out for."""
@@ -50,27 +45,3 @@ def read_lora(path: str, number: int) -> LoRA:
     if kind != "LORA" or not 1 <= rank <= _RANKS[-1]:
         raise EngineUnavailable(f"{path} is an adapter of type {kind} and rank {rank}; vLLM serves LORA up to 512.")
     return LoRA(number, str(Path(path).resolve()), next(known for known in _RANKS if known >= rank))
-
-
-class AdaptedEngine:
-    """The engine's model with an adapter: the same tokens, a prefix cache of its own."""
-
-    continues = True
-
-    def __init__(self, engine: "VLLMEngine", lora: LoRA) -> None:
-        self._engine = engine
-        self._lora = lora
-
-    @property
-    def model(self) -> str:
-        return self._engine.model
-
-    @property
-    def max_model_len(self) -> int | None:
-        return self._engine.max_model_len
-
-    async def encode(self, prompt: Prompt) -> TokenIds:
-        return await self._engine.encode(prompt)
-
-    def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
-        return self._engine.generate(prompt, sampling, n, lora=self._lora)

@@ -8,11 +8,11 @@ from prm.backend.batching import OnBatch
 from prm.families.contract import Backend
 from tts_server.admission.queue import Admission
 from tts_server.engines.base import ServedEngine
-from tts_server.observe.drift import Drift
 from tts_server.observe.metrics.counts import Metrics
 from tts_server.observe.metrics.foreign import PassedOn, Scraped, merged, of_process
 from tts_server.observe.metrics.gauges import Now, UpstreamCounts, Watched
 from tts_server.observe.traces.store import Traces
+from tts_server.planning.drift import Drift
 from tts_server.prm_serving.memory import Remembered
 
 

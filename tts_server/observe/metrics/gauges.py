@@ -9,9 +9,9 @@ from prometheus_client.metrics_core import Metric
 
 from tts_server import __version__
 from tts_server.engines.base import Restarted
-from tts_server.observe.drift import Snapshot, Why
 from tts_server.observe.metrics import families as f
 from tts_server.observe.metrics.counts import NO_SEARCH, Metrics
+from tts_server.planning.drift import Snapshot, Why
 from tts_server.planning.plan import Plan
 
 

@@ -17,9 +17,9 @@ from tts_server.config import Settings
 from tts_server.engines.fake import FakeEngine, FakeRequest
 from tts_server.engines.openai_http import OpenAIEngine
 from tts_server.middleware.endpoints import Endpoints
-from tts_server.observe.drift import Drift
 from tts_server.observe.metrics.counts import Metrics
 from tts_server.observe.metrics.gauges import Now, Watched
+from tts_server.planning.drift import Drift
 
 VLLM = (
     "# HELP vllm:num_requests_running Running.\n# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 3\n"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from strategies.core.contracts import Candidate, Chunk, Final, Sample
-from tts_server.observe.drift import LEAST, REFERENCE, WINDOW, Drift, Pair, calibration_error, chance_error, stability
+from tts_server.planning.drift import LEAST, REFERENCE, WINDOW, Drift, Pair, calibration_error, chance_error, stability
 
 
 def decision(predicted: float | None, agreement: float | None = None, *, explored: bool = False) -> dict[str, Any]:

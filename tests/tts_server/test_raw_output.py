@@ -10,11 +10,11 @@ from patience import NEVER_S
 
 from tts_server.engines.vllm_parts import host as vllm_host
 from tts_server.errors import EngineUnavailable
-from tts_server.startup.raw_output import cause_in, held
+from tts_server.raw_output import cause_in, held
 
 SCRIPT = """
 import os, subprocess, sys
-from tts_server.startup.raw_output import captured, held
+from tts_server.raw_output import captured, held
 
 held.set(sys.argv[1] == "held")
 child = "import sys; print('early', flush=True); sys.stdin.readline(); print('late', flush=True)"
