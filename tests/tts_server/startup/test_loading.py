@@ -24,7 +24,8 @@ from tts_server.weights.progress import shown
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
 import asyncio, os, subprocess, sys, time
-from tts_server import cli, cli_serve
+from tts_server.cli import main as cli
+from tts_server.cli import serve as cli_serve
 from tts_server.engines.fake import FakeEngine
 from tts_server.raw_output import captured
 
