@@ -185,12 +185,13 @@ class Account:
 
     def spent(self, *, prm: bool = False) -> StopReason | None:
         """The limit that forbids another token (with `prm`: another scored token), if one does."""
-        if self.seconds_left == 0:
+        if self.budget.deadline_s is not None and self.seconds_left == 0:
             return "deadline"
         if prm:
             limit = self.budget.max_prm_tokens
             return "max_prm_tokens" if limit is not None and self.usage.prm_tokens >= limit else None
-        return "max_tokens" if self.tokens_left == 0 else None
+        limit = self.budget.max_tokens
+        return "max_tokens" if limit is not None and self.usage.completion_tokens >= limit else None
 
     def afford(self, n: int) -> int:
         """How many of n solutions a search may be wide, one at least: its later steps cost no more samples."""

@@ -170,26 +170,52 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    """What the first so many chunks of a sample come to."""
+
+    chunks: int
+    text: str
+    refusal: str
+    token_ids: TokenIds
+    completion_tokens: int
+
+
 @dataclass(slots=True)
 class Sample:
-    """One sample of a call, gathered from its chunks."""
+    """One sample of a call, gathered from its chunks, which are only added to: sums over them are made once."""
 
     chunks: list[Chunk] = field(default_factory=list)
     opening: str = ""
     """What stands before it in its turn, or in its line of a text: it is no part of it, and is read with it."""
+    _known: _Totals | None = field(default=None, init=False, repr=False, compare=False)
+
+    def _totals(self) -> _Totals:
+        if self._known is None or self._known.chunks != len(self.chunks):
+            texts: list[str] = []
+            refusals: list[str] = []
+            ids: list[int] = []
+            tokens = 0
+            for chunk in self.chunks:
+                texts.append(chunk.text)
+                refusals.append(chunk.refusal)
+                ids += chunk.token_ids
+                tokens += chunk.completion_tokens
+            self._known = _Totals(len(texts), "".join(texts), "".join(refusals), tuple(ids), tokens)
+        return self._known
 
     @property
     def text(self) -> str:
-        return "".join(chunk.text for chunk in self.chunks)
+        return self._totals().text
 
     @property
     def refusal(self) -> str:
-        return "".join(chunk.refusal for chunk in self.chunks)
+        return self._totals().refusal
 
     @property
     def withheld(self) -> bool:
         """Whether a content filter cut it off, or the model refused: what it says is no vote for an answer."""
-        return self.finish_reason == "content_filter" or any(chunk.refusal for chunk in self.chunks)
+        return self.finish_reason == "content_filter" or bool(self._totals().refusal)
 
     @property
     def pieces(self) -> tuple[str, ...]:
@@ -198,7 +224,7 @@ class Sample:
 
     @property
     def token_ids(self) -> TokenIds:
-        return tuple(token for chunk in self.chunks for token in chunk.token_ids)
+        return self._totals().token_ids
 
     @property
     def logprobs(self) -> tuple[TokenLogprob, ...]:
@@ -206,7 +232,7 @@ class Sample:
 
     @property
     def completion_tokens(self) -> int:
-        return sum(chunk.completion_tokens for chunk in self.chunks)
+        return self._totals().completion_tokens
 
     @property
     def finish_reason(self) -> FinishReason | None:

@@ -202,7 +202,7 @@ class StepSearch:
             async with aclosing(self.engine.generate(prompt, sampling, n)) as chunks:
                 async for chunk in chunks:
                     samples.setdefault(chunk.index, Sample()).chunks.append(chunk)
-                    if border.ends(chunk) and len(border.ended) == n:
+                    if border.stops and border.ends(chunk) and len(border.ended) == n:
                         break
         except BudgetSpent:
             raise
@@ -253,17 +253,17 @@ class StepSearch:
     def _child(self, parent: Trajectory, sample: Sample) -> Trajectory:
         end = sample.chunks[-1]
         if found := self._stopped(parent, sample):
-            samples = (*parent.samples, stopped_at(sample, found.text))
-            child = replace(parent, samples=samples, ended=True, dropped=len(sample.text) - found.start)
+            dropped = len(sample.text) - found.start
+            child = parent.followed_by(stopped_at(sample, found.text), ended=True, dropped=dropped)
             return replace(child, scores=parent.scores[: len(child.steps)])
         ended = end.finish_reason == "eos" or (end.finish_reason == "stop" and end.stop in self.task.sampling.stop)
         ended = ended or sample.withheld
-        child = replace(parent, samples=(*parent.samples, sample), ended=ended)
+        child = parent.followed_by(sample, ended=ended)
         if ended or self._can_go_on(child):
             return child
         # Its end is the answer's own limit, also where a step happens to end there.
         cut = Sample([*sample.chunks, Chunk(end.index, finish_reason="length")])
-        return replace(child, samples=(*parent.samples, cut), ended=True)
+        return parent.followed_by(cut, ended=True)
 
     def _stopped(self, parent: Trajectory, sample: Sample) -> Stop | None:
         """The client's stop string that ends in a sample, by its place from the sample's beginning.
@@ -331,7 +331,7 @@ class StepSearch:
         if not pool and self.cause and not self.spent:
             raise self.cause
         if not pool:
-            return await elect([Candidate(Sample([Chunk(0, finish_reason="budget")]))], selector)
+            return await elect([Candidate.empty()], selector)
         # Failed branches are shown and have no vote.
         shown = (*pool, *self.withheld, *self.failed)
         return await elect([self._candidate(trajectory) for trajectory in shown], selector, within_s)

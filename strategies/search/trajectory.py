@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from prm import Aggregation, aggregate
 from strategies.core.contracts import Chunk, Sample, TokenIds
 from strategies.search.stop_strings import tail, without_end
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Trajectory:
-    """A prompt and the steps so far, as token ids."""
+    """A prompt and the steps so far, as token ids. Its samples have ended, so what they come to is computed once."""
 
     prompt: TokenIds
     samples: tuple[Sample, ...] = ()
@@ -24,13 +25,26 @@ class Trajectory:
     dropped: int = 0
     """Characters at the samples' end that are not said: a stop string, which may lie across steps, and what follows."""
 
-    @property
-    def token_ids(self) -> TokenIds:
-        return self.prompt + tuple(token for sample in self.samples for token in sample.token_ids)
+    def followed_by(self, sample: Sample, *, ended: bool = False, dropped: int = 0) -> "Trajectory":
+        """The trajectory that goes on from this one by another step, not scored."""
+        child = replace(self, samples=(*self.samples, sample), ended=ended, dropped=dropped)
+        # The steps before are the same, so nothing of them is counted again.
+        child.__dict__["token_ids"] = self.token_ids + sample.token_ids
+        child.__dict__["completion_tokens"] = self.completion_tokens + sample.completion_tokens
+        return child
 
-    @property
+    @cached_property
+    def token_ids(self) -> TokenIds:
+        ids = list(self.prompt)
+        for sample in self.samples:
+            ids += sample.token_ids
+        return tuple(ids)
+
+    @cached_property
     def said(self) -> tuple[Sample, ...]:
         """The samples without what is dropped."""
+        if not self.dropped:
+            return self.samples
         kept, left = list(self.samples), self.dropped
         for i in reversed(range(len(kept))):
             if not left:
@@ -40,20 +54,20 @@ class Trajectory:
             left -= cut
         return tuple(kept)
 
-    @property
+    @cached_property
     def steps(self) -> tuple[str, ...]:
         """The steps' texts, stripped; blank ones are no steps."""
-        return tuple(text for sample in self.said if (text := sample.text.strip()))
+        return tuple([text for sample in self.said if (text := sample.text.strip())])
 
-    @property
+    @cached_property
     def text(self) -> str:
-        return "".join(sample.text for sample in self.said)
+        return "".join([sample.text for sample in self.said])
 
-    @property
+    @cached_property
     def completion_tokens(self) -> int:
-        return sum(sample.completion_tokens for sample in self.samples)
+        return sum([sample.completion_tokens for sample in self.samples])
 
-    @property
+    @cached_property
     def sample(self) -> Sample:
         """The whole solution as one sample."""
         return Sample([chunk for sample in self.said for chunk in sample.chunks])
