@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from rich.console import Console
 
 from prm import PRMError
+from strategies.answers import symbolic
 from tts_server.admission.queue import Admission
 from tts_server.admission.shutdown import Drain
 from tts_server.batches import Batches
@@ -84,6 +85,7 @@ async def serve(
             if app.state.tracing:
                 running.push_async_callback(app.state.tracing.close)
             running.push_async_callback(service.engine.close)
+            symbolic.begin()
             loading.begin(f"loading {service.engine.model}")
             await _loaded(service.engine)
             if settings.max_live_samples is None and isinstance(service.engine, Slotted):

@@ -1,5 +1,6 @@
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -7,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from patience import NEVER_S
+from virtual_time import in_virtual_time
 
-from strategies.answers import symbolic
+from strategies import answers
+from strategies.answers import canonical, symbolic
 
-HANGING = "10^{10^{10^{10}}}"
+HANGING = r"\binom{10^{9}}{10^{8}}"
 
 
 def children() -> set[int]:
@@ -54,6 +57,62 @@ def test_an_expression_that_hangs_is_killed_and_the_next_one_is_read() -> None:
     assert asyncio.run(main()) == (None, False, "6")
 
 
+def test_expressions_that_hang_delay_no_other() -> None:
+    """Without a limit of time: more of them than processes, and the others are read while they hang."""
+
+    async def main() -> list[str | None]:
+        hanging = [asyncio.create_task(symbolic.key(f"{HANGING}+{i}")) for i in range(100, 108)]
+        read = await asyncio.gather(*(symbolic.key(rf"\sqrt{{{n}}}") for n in (18, 32, 50)))
+        assert not all(task.done() for task in hanging)
+        for task in hanging:
+            task.cancel()
+        await asyncio.gather(*hanging, return_exceptions=True)
+        return read
+
+    read = asyncio.run(main())
+    assert None not in read
+    assert len(set(read)) == 3
+
+
+def test_powers_that_nobody_can_work_out_are_refused_at_once() -> None:
+    async def main() -> list[str | None]:
+        return await asyncio.gather(*map(symbolic.key, ["10^{10^{10^{10}}}", "9^{9^{8}}", "8^{8^{9}}", "30000!"]))
+
+    before = children()
+    assert asyncio.run(main()) == [None] * 4
+    assert len(children() - before) <= 1
+
+
+def test_a_worker_that_somebody_ends_is_started_again() -> None:
+    assert asyncio.run(symbolic.key("2^{11}")) == "2048"
+    for pid in children():
+        os.kill(pid, signal.SIGKILL)
+    assert [asyncio.run(symbolic.key(f"2^{{{n}}}")) for n in (12, 13, 14)] == ["4096", "8192", "16384"]
+
+
+def test_the_start_takes_no_part_of_a_votes_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def starts() -> None:
+        await asyncio.sleep(3 * answers.VOTE_S)
+
+    async def reads(latex: str) -> str:
+        await asyncio.sleep(answers.VOTE_S / 2)
+        return "read"
+
+    monkeypatch.setattr(symbolic, "start", starts)
+    monkeypatch.setattr(symbolic, "key", reads)
+    assert in_virtual_time(canonical([r"\sqrt{x}", r"\sqrt{y}"])) == ["read", "read"]
+    assert in_virtual_time(canonical([r"\sqrt{x}"], within_s=answers.VOTE_S)) == [r"\sqrt{x}"]
+
+
+def test_a_vote_does_not_wait_for_what_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def reads(latex: str) -> str:
+        await asyncio.sleep(3600 if "y" in latex else 0)
+        return "read"
+
+    monkeypatch.setattr(symbolic, "key", reads)
+    assert in_virtual_time(canonical([r"\sqrt{y}", r"\sqrt{x}"])) == [r"\sqrt{y}", "read"]
+
+
 def test_a_cancelled_call_leaves_the_workers_usable() -> None:
     async def main() -> str | None:
         calls = [asyncio.create_task(symbolic.key(f"{HANGING}+{i}")) for i in range(3)]
@@ -86,7 +145,7 @@ def test_a_loop_that_closes_during_a_call_breaks_nothing() -> None:
 PROGRAM = """
 import asyncio, os
 from pathlib import Path
-from strategies import symbolic
+from strategies.answers import symbolic
 print(asyncio.run(symbolic.key("2^{10}")))
 print(*(task.read_text() for task in Path("/proc/self/task").glob("*/children")), flush=True)
 """
