@@ -43,6 +43,8 @@ WHERE_INSTALLED = {
     ("tts_server/app.py", "vllm"),
     # That program's own environment runs these.
     ("bench/studies/harnesses/inspect_gsm8k.py", "inspect-ai"),
+    # The file beside it, which a process of its own imports by its name alone.
+    ("strategies/answers/symbolic/worker.py", "expressions"),
 }
 """Files that use a distribution only where somebody else has installed it."""
 UNIMPORTED = {
