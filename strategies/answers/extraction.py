@@ -96,6 +96,7 @@ _SENTENCE_END = re.compile(r"\n|(?<!\bRs)[.!?](?=\s)|[。！？]")
 _TAG = re.compile(r"</?(?:b|strong|i|em|u|mark|span|code|p|s)>|<\|[^|<>\n]{1,40}\|>")
 _STRING = re.compile(r"\"([^\"\n]+)\"")
 _QUOTED = re.compile(r"([\"'“‘«„]).+[\"'”’»“]", re.DOTALL)
+_INCHES = re.compile(r"[^'\"]*\d\"")
 _LETTERS = re.compile(r"(?=[^\W\d_])[\u0400-\u1fff\u3040-\ud7af]")
 """Of alphabets that are not those of formulas."""
 _RELATION = re.compile(r"[=<>≡]|\\equiv")
@@ -294,6 +295,8 @@ def _undecorated(answer: str) -> str:
     answer = _TAG.sub("", answer).strip(" *_`")
     if _QUOTED.fullmatch(answer):
         answer = answer[1:-1].strip()
+    if _INCHES.fullmatch(answer):
+        answer = answer[:-1]
     answer = re.sub(rf"\A(?:≈|~|\\approx(?![A-Za-z]))\s*|{_CURRENCY}\s*(?=[-−\d.])|(?<=\d)\s*{_CURRENCY}\Z", "", answer)
     return re.sub(r"\A(?:\\text\{\s*)?(?:negative|minus)\s*\}?\s*(?=[$\d.√\\])", "-", answer, flags=re.IGNORECASE)
 
