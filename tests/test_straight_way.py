@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from patience import NEVER_S
 
 from prm import FakePRM
 from strategies.core.contracts import Chunk, Prompt, Sampling
@@ -61,7 +62,7 @@ async def profiled(body: dict[str, Any]) -> Profile:
     """Of the second of two equal requests, so that what happens once in a process does not count."""
     engine, profile = WatchedEngine(), Profile()
     app = create_app(engine, [FakePRM()], Settings(traces="off"))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", timeout=600) as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", timeout=NEVER_S) as client:
         for watched in (False, True):
             if watched:
                 engine.profile = profile
