@@ -97,8 +97,7 @@ def test_usage_comes_once_and_only_if_asked_for(fields: dict[str, Any]) -> None:
     async def main() -> None:
         async with serving(FakeEngine(numbered), [FakePRM()]) as client:
             plain = (await ask(client, **fields)).json()["usage"]
-            options = {"include_usage": True, "continuous_usage_stats": True}
-            *said, last = await frames(client, **fields, stream_options=options)
+            *said, last = await frames(client, **fields, stream_options={"include_usage": True})
             assert (last["choices"], last["usage"]) == ([], plain)
             assert not any("usage" in chunk for chunk in said)
             for given in ({}, {"stream_options": {"include_usage": False}}, {"stream_options": None}):

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from patience import NEVER_S
 
 from prm import FakePRM, OnTokens, PRMInputError, ProcessRewardModel, StepScores
+from tts_server.middleware.endpoints import Endpoints
 from tts_server.middleware.error_responses import HANDLERS
 from tts_server.routes import prm as route
 
@@ -31,6 +32,7 @@ class Noting(FakePRM):
 
 def app(*prms: ProcessRewardModel) -> FastAPI:
     made = FastAPI(exception_handlers=dict(HANDLERS))
+    made.state.endpoints = Endpoints()
     made.state.service = SimpleNamespace(
         prms={prm.name: prm for prm in prms}, default_prm=prms[0].name if prms else None
     )
