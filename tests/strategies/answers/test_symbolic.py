@@ -17,14 +17,15 @@ HANGING = r"\binom{10^{9}}{10^{8}}"
 
 
 def children() -> set[int]:
-    """The running processes that this one started, zombies left out."""
+    """The running workers that this process started, zombies left out; others of its processes are not ours to count."""
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-        except FileNotFoundError:
+            command = (stat.parent / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
             continue
-        if int(parent) == os.getpid() and state != "Z":
+        if int(parent) == os.getpid() and state != "Z" and b"symbolic" in command:
             found.add(int(stat.parent.name))
     return found
 

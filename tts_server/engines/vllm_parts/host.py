@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import signal
+import warnings
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -144,7 +145,9 @@ def _ctrl_c_is_ours() -> Iterator[None]:
         yield
         return
     # With the first process Python starts this one, and lets SIGINT through again behind it.
-    resource_tracker.ensure_running()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one that somebody ended is started again, which is all that is asked here
+        resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
