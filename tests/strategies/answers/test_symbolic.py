@@ -17,7 +17,7 @@ HANGING = r"\binom{10^{9}}{10^{8}}"
 
 
 def children() -> set[int]:
-    """The running workers that this process started, zombies left out; others of its processes are not ours to count."""
+    """The running workers that this process started, zombies left out."""
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
