@@ -1,4 +1,4 @@
-"""Step scores to one score."""
+"""Turns step scores into one score."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ AGGREGATIONS: tuple[Aggregation, ...] = get_args(Aggregation)
 
 
 def aggregate(scores: Sequence[float], how: Aggregation) -> float:
-    """One score in [0, 1] from at least one step score.
+    """Returns one score in [0, 1] from one or more step scores.
 
     Raises:
         ValueError: there are no scores, or `how` is not one of `AGGREGATIONS`.

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from prm.aggregate import Aggregation
 
 OnTokens = Callable[[int], None]
-"""Told of the tokens that a model computed, as it computes them: read and generated, without those from a cache."""
+"""Receives the number of tokens that a model has just computed, read or generated; tokens from a cache do not count."""
 
 
 class PRMError(Exception):
@@ -21,7 +21,7 @@ class StepScores:
     scores: tuple[float, ...]
     """One score in [0, 1] for each step: P(the solution is right so far)."""
     fault: str | None = None
-    """Why there are none: a search goes on with a solution that cannot be scored."""
+    """Why the solution has no scores; a search goes on with its other solutions."""
 
     def __post_init__(self) -> None:
         bad = [s for s in self.scores if not 0.0 <= s <= 1.0]
@@ -33,9 +33,9 @@ class PRMInputError(PRMError):
     """The text cannot be scored as it is; `param` names the field and the message says what is allowed.
 
     Args:
-        faults: the solutions that cannot be scored, by their places in the call, and why; empty where the model does
-            not tell which they are.
-        scored: what was computed of the others before all were known, so that nobody asks for it again.
+        faults: why each solution that cannot be scored cannot, by its place in the call; empty where the model does
+            not say which solutions these are.
+        scored: the results of the other solutions, by their places, so that nobody pays for them again.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ProcessRewardModel(Protocol):
         """Scores each solution (a list of steps) of `question`.
 
         The order is kept and each result has exactly one score a step. Cancelling the call stops its work.
-        What `on_tokens` is told adds up to what the call has computed, also when it is cancelled or fails.
+        The numbers that `on_tokens` receives add up to what the call has computed, also when it is cancelled or fails.
 
         Raises:
             PRMInputError: a solution has no steps, an empty step, or is longer than the model's context.
@@ -77,7 +77,7 @@ class ProcessRewardModel(Protocol):
 
 
 def check_solutions(solutions: Sequence[Sequence[str]]) -> None:
-    """Raises PRMInputError unless every solution has steps and every step says something."""
+    """Raises PRMInputError unless every solution has steps and no step is blank."""
     faults = {}
     for i, steps in enumerate(solutions):
         blank = next((k for k, step in enumerate(steps) if not step.strip()), None)
@@ -89,7 +89,7 @@ def check_solutions(solutions: Sequence[Sequence[str]]) -> None:
 
 
 def refuse(faults: Mapping[int, str], scored: Mapping[int, StepScores] | None = None) -> None:
-    """Raises PRMInputError with the first fault, if there is any; see there."""
+    """Raises PRMInputError with all faults, and the first one as its message, if there are any."""
     if faults:
         raise PRMInputError(faults[min(faults)], faults=faults, scored=scored)
 

@@ -1,4 +1,4 @@
-"""A reward model without a model: deterministic, scripted by a callable. For tests, demos and load tests."""
+"""A deterministic reward model without weights, scripted by a callable, for tests, demos and load tests."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ Scorer = Callable[[str, Sequence[str]], Sequence[float]]
 
 
 class FakePRM:
-    """Scores by a callable.
+    """Scores solutions by a callable.
 
     Args:
         score: gives a solution's step scores; by default they are drawn from `seed` and the text up to each step, so
@@ -20,7 +20,7 @@ class FakePRM:
         name: what `tts.prm` calls it.
         aggregation: how its step scores become one unless a request says otherwise.
         delay_s: seconds that each call takes.
-        tokens: what each solution costs; by default the words of its question and its steps.
+        tokens: the tokens that each solution costs; by default the words of its question and its steps.
         seed: of the default scores.
     """
 

@@ -1,8 +1,9 @@
-"""Reward models that write: a critique of every step, a verdict on each, and one on the whole (ThinkPRM, 2504.16828).
+"""Reward models that write a critique: a verdict on each step and one on the whole solution (ThinkPRM, 2504.16828).
 
 Source: mukhal/ThinkPRM, `utils/helper.py` (the prompt), `prm/thinkprm.py` (the scores) and the released training
-chains, which end in `</think>\\nIs the solution correct? Yes`. The critique is cut where it would go on to steps that
-are not there, and the last question is put to the model whether it has come to it or not, so there is always a score.
+chains, which end in `</think>\\nIs the solution correct? Yes`. The critique stops where it would go on
+to steps that do not exist. The last question is always put to the model, whether it reached it by itself or not, so
+there is always a score.
 """
 
 import re
@@ -15,9 +16,9 @@ from prm.families.contract import Backend, LabelTokens, Layout
 from prm.families.encoder import SLOT, Encoder, TokenIds
 
 MAX_TOKENS = 4096
-"""Of one critique, where the context has room for it; the authors' own limit."""
+"""The most tokens of one critique where the context has room for them: the authors' limit."""
 LEAST_TOKENS = 64
-"""A solution that leaves less room than this for its critique is too long."""
+"""A solution that leaves fewer tokens for its critique is too long."""
 
 _TASK = "You are given a math problem and a proposed step-by-step solution:"
 _INSTRUCTION = (
@@ -45,7 +46,7 @@ class Write(Protocol):
     ) -> list[str]:
         """The likeliest continuation of each prompt up to one of its stop strings; the order is kept.
 
-        Cancelling the call stops its work. `on_tokens` is told of the tokens as they are computed.
+        Cancelling the call stops its work. `on_tokens` receives the tokens as they are computed.
 
         Raises:
             PRMError: the model wrote nothing.
@@ -56,9 +57,9 @@ class Write(Protocol):
 class GenerativePRM:
     """Scores the last step by P(Yes) after the critique, and each earlier one by the critique's verdicts up to it.
 
-    An earlier step scores 1 while it and all before it were found correct, and 0 from the first incorrect one on, for
-    steps behind it without a verdict too. A step that the critique did not come to although nothing was found wrong
-    scores what the whole solution does. The default aggregation is `last`: the authors rank solutions by P(Yes).
+    An earlier step scores 1 while the critique calls it and all steps before it correct, and 0 from the first incorrect
+    step on, also without a verdict of its own. If the critique finds nothing wrong but does not reach a step, that step
+    has the score of the whole solution. The default aggregation is `last`: the authors rank solutions by P(Yes).
 
     Args:
         tokenizer: of the model, with a chat template.
@@ -125,13 +126,13 @@ class GenerativePRM:
         )
 
     def _room(self, prompt: int) -> int:
-        """Tokens that a critique may have after a prompt of so many."""
+        """Returns how many tokens a critique may have after a prompt of this many tokens."""
         return self._reader.max_len - len(self._asks) - prompt
 
     def _prompt(self, question: str, steps: Sequence[str]) -> TokenIds:
         solution = "\n".join(f"Step {k}: {_NUMBERED.sub('', step.strip())}" for k, step in enumerate(steps, 1))
-        said = f"{_TASK}\n\n[Math Problem]\n\n{question.strip()}\n\n[Solution]\n\n{solution}\n\n{_INSTRUCTION}"
-        return (*self._before, *self._encoder.text(said), *self._after)
+        turn = f"{_TASK}\n\n[Math Problem]\n\n{question.strip()}\n\n[Solution]\n\n{solution}\n\n{_INSTRUCTION}"
+        return (*self._before, *self._encoder.text(turn), *self._after)
 
     def _decision(self, prompt: TokenIds, critique: str, room: int) -> Layout:
         ids = (*prompt, *self._encoder.text(critique.rstrip())[:room], *self._asks)
@@ -139,7 +140,7 @@ class GenerativePRM:
 
 
 def labels(tokenizer: Any) -> LabelTokens:
-    """What a reader of this family reads.
+    """Returns the labels whose probabilities a reader of this family reads.
 
     Raises:
         PRMError: the tokenizer has no token for a label.
@@ -149,7 +150,7 @@ def labels(tokenizer: Any) -> LabelTokens:
 
 
 def step_scores(critique: str, steps: int, whole: float) -> tuple[float, ...]:
-    """The scores of a solution's steps by a critique of them and the score of the whole."""
+    """Returns the step scores of a solution, from its critique and the score `whole` of the last step."""
     verdicts = [verdict == "correct" for verdict in _VERDICT.findall(critique)][: steps - 1]
     if False in verdicts:
         right = verdicts.index(False)
@@ -158,7 +159,7 @@ def step_scores(critique: str, steps: int, whole: float) -> tuple[float, ...]:
 
 
 def _turn(tokenizer: Any, encoder: Encoder) -> tuple[TokenIds, TokenIds]:
-    """What stands before and after the user's turn, the beginning of the critique included."""
+    """Returns the tokens before and after the text of the user's turn; those after it begin the critique."""
     if tokenizer.chat_template is None:
         raise PRMError("a reward model of the family generative needs a chat template, which its tokenizer lacks")
     chat = [{"role": "user", "content": SLOT}]

@@ -1,4 +1,4 @@
-"""Gathers what concurrent calls want read into batches for one worker thread. Knows nothing of models or tensors."""
+"""Gathers the layouts of concurrent calls into batches for one worker thread. Knows nothing of models or tensors."""
 
 import asyncio
 import threading
@@ -12,30 +12,30 @@ from prm.families.contract import Layout
 
 Scores = tuple[float, ...]
 OnBatch = Callable[[Sequence[float]], None]
-"""Told of each batch that begins, by the seconds for which each of its layouts has waited; does not raise."""
+"""Receives, as a batch begins, the seconds that each of its layouts has waited; does not raise."""
 
 _CONSIDERED = 256
-"""Waiting layouts among which a batch is chosen, the oldest: choosing must not take as long as reading."""
+"""A batch is chosen among this many of the oldest layouts: choosing must not take as long as reading."""
 
 
 class Planned(NamedTuple):
     """A layout of the next batch."""
 
     place: int
-    """Among those to choose from."""
+    """Its index among the layouts to choose from."""
     tokens: int
-    """That will be computed for it."""
+    """How many tokens will be computed for it."""
 
 
 class Reader(Protocol):
     """What the worker thread does; nothing else calls it."""
 
     def choose(self, layouts: Sequence[Layout]) -> list[Planned]:
-        """The next batch: at least one of `layouts`, the oldest of which comes first."""
+        """Returns the next batch: at least one of `layouts`, which are sorted by age, the oldest first."""
         ...
 
     def read(self, layouts: Sequence[Layout]) -> list[Scores]:
-        """The scores of a chosen batch, which may be empty."""
+        """Returns the scores of a chosen batch, which may be empty."""
         ...
 
 
@@ -45,7 +45,7 @@ class _Call:
 
     loop: asyncio.AbstractEventLoop
     left: int
-    """Layouts that are not read yet."""
+    """How many layouts are not read yet."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
     computed: int = 0
     error: Exception | None = None
@@ -62,7 +62,7 @@ class _Job:
     layout: Layout
     call: _Call
     due: float
-    """When it waits no longer for others to join it."""
+    """The time from which on it no longer waits for other layouts to join it."""
     scores: Scores = ()
 
 
@@ -78,7 +78,7 @@ class Batcher:
 
     def __init__(self, reader: Reader, name: str, wait_s: float, on_batch: OnBatch | None = None) -> None:
         self.computed = 0
-        """Tokens of all batches that were begun."""
+        """How many tokens all batches so far computed, the current one included."""
         self._wait_s = wait_s
         self._on_batch = on_batch
         self._waiting: list[_Job] = []
@@ -90,7 +90,7 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Layouts that are not begun."""
+        """How many layouts are in no batch yet."""
         return len(self._waiting)
 
     def close(self) -> None:
@@ -106,15 +106,15 @@ class Batcher:
         due = time.monotonic() + self._wait_s
         jobs = [_Job(layout, call, due) for layout in layouts]
         self._put(jobs)
-        told = 0
+        reported = 0
         try:
             while call.left and not call.error:
                 await call.news.wait()
                 call.news.clear()
-                told = _told(call, told, on_tokens)
+                reported = _report(call, reported, on_tokens)
         finally:
             self._withdraw(call)
-            _told(call, told, on_tokens)
+            _report(call, reported, on_tokens)
         if call.error:
             raise call.error
         return [job.scores for job in jobs]
@@ -159,17 +159,17 @@ class Batcher:
         return False
 
     def _next(self, reader: Reader) -> list[_Job]:
-        """The next batch; empty if all was withdrawn in the meantime."""
+        """Takes the next batch from the queue; it is empty if every layout was withdrawn in the meantime."""
         with self._changed:
             considered = self._waiting[:_CONSIDERED]
             planned = reader.choose([job.layout for job in considered]) if considered else []
             batch = [considered[place] for place, _ in planned]
-            # A batch that has begun is computed to its end, so its tokens count from here.
+            # A batch that begins is computed to its end, so its tokens count from here on.
             for job, (_, tokens) in zip(batch, planned, strict=True):
                 job.call.computed += tokens
                 self.computed += tokens
-            taken = set(map(id, batch))
-            self._waiting = [job for job in self._waiting if id(job) not in taken]
+            chosen = set(map(id, batch))
+            self._waiting = [job for job in self._waiting if id(job) not in chosen]
         if batch and self._on_batch:
             now = time.monotonic()
             self._on_batch([now - job.due + self._wait_s for job in batch])
@@ -188,9 +188,9 @@ class Batcher:
         self._done(jobs)
 
 
-def _told(call: _Call, before: int, on_tokens: OnTokens | None) -> int:
-    """Tells what was computed since `before`; what is told now."""
+def _report(call: _Call, reported: int, on_tokens: OnTokens | None) -> int:
+    """Passes on the tokens that came after the first `reported` ones, and returns how many are reported now."""
     now = call.computed
-    if on_tokens and now > before:
-        on_tokens(now - before)
+    if on_tokens and now > reported:
+        on_tokens(now - reported)
     return now

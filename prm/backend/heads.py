@@ -19,7 +19,7 @@ from prm.base import PRMError
 from prm.families.contract import Classes, Head, LabelTokens, Sigmoid
 
 _RESCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-"""What a config says of logits that are not what the head's weights give."""
+"""Keys of a config by which a model rescales the logits that its head's weights give."""
 
 
 class Qwen2ForProcessRewardModel(Qwen2PreTrainedModel):  # type: ignore[no-untyped-call]
@@ -43,7 +43,7 @@ class Qwen2ForPrmModel(Qwen2PreTrainedModel):  # type: ignore[no-untyped-call]
         self.post_init()  # type: ignore[no-untyped-call]
 
 
-_OURS = {made.__name__: made for made in (Qwen2ForProcessRewardModel, Qwen2ForPrmModel)}
+_OURS = {kind.__name__: kind for kind in (Qwen2ForProcessRewardModel, Qwen2ForPrmModel)}
 
 
 class RewardModel(NamedTuple):
@@ -93,7 +93,7 @@ def _kind(config: Mapping[str, Any], head: Head) -> Any:
 
 
 def _scores(model: Any, head: Head) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The head, computed in float32: it is small, and its differences are."""
+    """Returns the head, computed in float32: it is cheap, and differences between scores are small."""
     match head:
         case LabelTokens(right, wrong):
             logits = _label_logits(model, right, wrong)

@@ -1,4 +1,4 @@
-"""Reads layouts with a causal model, and keeps its attention states: a longer layout costs its new tokens only."""
+"""Reads layouts with a causal model and keeps its attention states: a longer layout costs only its new tokens."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,23 +22,23 @@ _UNLIMITED = 2**60
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a batch and the cache may take."""
+    """How much a batch and the cache may take."""
 
     batch_tokens: int
     """Tokens computed at once, with padding."""
     batch_bytes: int
-    """Memory of a batch, as it is estimated before it is tried."""
+    """Estimated memory of a batch."""
     cache_bytes: int
-    """Memory of the states that are kept; 0 keeps none, so that every layout is read in full."""
+    """Memory of the kept states; with 0 every layout is read in full."""
 
 
 class _Need(NamedTuple):
     past: int
     """Tokens whose states are kept and used."""
     new: int
-    """Tokens to compute; 0 if every score is known."""
+    """Tokens to compute; 0 if the cache has every score."""
     scores: Mapping[int, float]
-    """That are known, by index."""
+    """Scores from the cache, by index."""
 
 
 class IncrementalReader:
@@ -59,8 +59,8 @@ class IncrementalReader:
 
     def choose(self, layouts: Sequence[Layout]) -> list[Planned]:
         needs = [self._need(layout) for layout in layouts]
-        known = [i for i, need in enumerate(needs) if not need.new]
-        return [Planned(i, needs[i].new) for i in (*known, *self._batch(layouts, needs))]
+        cached = [i for i, need in enumerate(needs) if not need.new]
+        return [Planned(i, needs[i].new) for i in (*cached, *self._batch(layouts, needs))]
 
     def read(self, layouts: Sequence[Layout]) -> list[Scores]:
         needs = [self._need(layout) for layout in layouts]
@@ -98,7 +98,7 @@ class IncrementalReader:
         return _Need(past, len(layout.token_ids) - past, scores)
 
     def _batch(self, layouts: Sequence[Layout], needs: Sequence[_Need]) -> list[int]:
-        """The oldest layout with something to compute, and those of about its size that fit beside it."""
+        """Chooses the oldest layout with something to compute, and those of about its size that fit beside it."""
         unknown = [i for i, need in enumerate(needs) if need.new]
         if not unknown:
             return []
@@ -107,7 +107,7 @@ class IncrementalReader:
         chosen, begun = list[int](), set[TokenIds]()
         for i in unknown:
             start = layouts[i].token_ids[: needs[i].past + _WORTH_WAITING]
-            # What begins like one of this batch costs less in the next one, when that beginning is kept.
+            # A layout that begins like one of this batch costs less in the next batch, when that beginning is kept.
             if start in begun and self._limits.cache_bytes:
                 continue
             if not chosen or self._fits([needs[k] for k in (*chosen, i)]):
@@ -124,7 +124,7 @@ class IncrementalReader:
 
     @torch.inference_mode()
     def _forward(self, layouts: Sequence[Layout], needs: Sequence[_Need]) -> list[dict[int, float]]:
-        """The scores at the ends that are not known, by index."""
+        """Returns the scores at the ends that the cache lacks, by index."""
         past = max(need.past for need in needs)
         states = self._kept(layouts, needs, past)
         inputs = _Inputs.of(layouts, needs, past, self._backbone.device)
@@ -140,7 +140,7 @@ class IncrementalReader:
         return read
 
     def _kept(self, layouts: Sequence[Layout], needs: Sequence[_Need], past: int) -> DynamicCache:
-        """The kept states of every row, at the right of `past` columns.
+        """Returns the kept states of every row, at the right of `past` columns.
 
         New tokens stand at the left of theirs, so every row is one run of tokens with the padding outside: distances
         are those in the text, also for attention of a window.
@@ -160,12 +160,12 @@ class IncrementalReader:
         return DynamicCache([(layer[0], layer[1]) for layer in every])
 
     def _hidden(self, inputs: "_Inputs", states: DynamicCache, columns: Sequence[Sequence[int]]) -> torch.Tensor:
-        """The hidden states at the columns of each row, row after row; `states` grows by those of the inputs."""
+        """Returns the hidden states at the columns of each row; `states` grows by those of the inputs."""
         rows, width = inputs.ids.shape
         past = inputs.mask.shape[1] - width
-        # One row alone may be longer than a batch may be.
+        # A single row may be longer than a batch may be.
         step = max(1, self._limits.batch_tokens // rows)
-        found = dict[tuple[int, int], torch.Tensor]()
+        hidden_at = dict[tuple[int, int], torch.Tensor]()
         for begin in range(0, width, step):
             end = min(begin + step, width)
             hidden = self._backbone(
@@ -175,13 +175,13 @@ class IncrementalReader:
                 past_key_values=states,
                 use_cache=True,
             ).last_hidden_state
-            found |= {
+            hidden_at |= {
                 (i, column): hidden[i, column - begin]
                 for i, row in enumerate(columns)
                 for column in row
                 if begin <= column < end
             }
-        return torch.stack([found[i, column] for i, row in enumerate(columns) for column in row])
+        return torch.stack([hidden_at[i, column] for i, row in enumerate(columns) for column in row])
 
     def _keep(
         self,
@@ -204,7 +204,7 @@ class _Inputs(NamedTuple):
     ids: torch.Tensor
     positions: torch.Tensor
     mask: torch.Tensor
-    """[rows, past + tokens]: what is no padding, of kept states and new tokens."""
+    """[rows, past + tokens]: 1 where a kept state or a new token is not padding."""
 
     @classmethod
     def of(cls, layouts: Sequence[Layout], needs: Sequence[_Need], past: int, device: torch.device) -> "_Inputs":

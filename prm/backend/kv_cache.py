@@ -29,7 +29,7 @@ class _Node:
 
 
 class Found(NamedTuple):
-    """What is kept of a sequence."""
+    """What the cache holds of a sequence."""
 
     length: int
     """Tokens from its beginning whose states are kept."""
@@ -43,7 +43,7 @@ class _Run(NamedTuple):
 
 
 class KVCache:
-    """A tree of token runs. What was used longest ago is dropped first.
+    """A tree of token runs. The run that was used longest ago is dropped first.
 
     Args:
         max_bytes: of states that are kept.
@@ -57,7 +57,7 @@ class KVCache:
         self._clock = 0
 
     def find(self, ids: TokenIds) -> Found:
-        """What is kept of `ids`."""
+        """Returns what the cache holds of `ids`."""
         at, scores = 0, dict[int, float]()
         for node, matched in self._walk(ids):
             scores |= {at + offset: score for offset, score in node.scores.items() if offset < matched}

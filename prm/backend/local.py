@@ -46,7 +46,7 @@ class TransformersBackend:
         args: Mapping[str, Any] | None = None,
     ) -> None:
         self.on_batch: OnBatch | None = None
-        """To be set before the start."""
+        """Set it before `start`."""
         self._path = path
         self._config = config
         self._head = head
@@ -60,7 +60,7 @@ class TransformersBackend:
     @property
     def max_len(self) -> int:
         if self._max_len is None:
-            raise PRMError(f"the reward model {self._path!r} is not started, so its length is not known")
+            raise PRMError(f"the reward model {self._path!r} is not started, so its context length is unknown")
         return self._max_len
 
     @property
@@ -113,8 +113,8 @@ class TransformersBackend:
             "batch_bytes": free // 4 if free else 2 * _GIB,
             "cache_bytes": free // 3 if free else 2 * _GIB,
         }
-        said = {key: value for key, value in self._limits.items() if value is not None}
-        reader = IncrementalReader(model.backbone, model.score, Limits(**{**defaults, **said}))
+        chosen = {key: value for key, value in self._limits.items() if value is not None}
+        reader = IncrementalReader(model.backbone, model.score, Limits(**{**defaults, **chosen}))
         reader.check()
         self._batcher = Batcher(reader, f"prm {self._path}", self._wait_s, self.on_batch)
 
@@ -127,7 +127,7 @@ def load_prm(
     Args:
         path: a model directory or a hub id.
         name: what `tts.prm` calls it; its path by default.
-        family: of `FAMILIES`; found out by default.
+        family: one of `FAMILIES`; detected by default.
         separator: of steps, for the families that were trained with several.
         options: of `TransformersBackend`.
 
@@ -140,16 +140,16 @@ def load_prm(
         from transformers import AutoTokenizer  # noqa: PLC0415
     config = read_config(path)
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    found = (
+    layout = (
         build(family, config, tokenizer, path, separator=separator)
         if family
         else detect(config, tokenizer, path, separator=separator)
     )
-    return FamilyPRM(found, TransformersBackend(path, config, found.head, **options), name or path)
+    return FamilyPRM(layout, TransformersBackend(path, config, layout.head, **options), name or path)
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """A model's `config.json`, and what its `prm.json` says, each key of which begins with `prm_` here."""
+    """Returns a model's `config.json` and its `prm.json`, whose keys get the prefix `prm_`."""
     with _extra():
         from transformers import PretrainedConfig  # noqa: PLC0415
         from transformers.utils.hub import cached_file  # noqa: PLC0415
@@ -162,10 +162,10 @@ def read_config(path: str) -> dict[str, Any]:
 
 
 def _length(config: Any, path: str) -> int:
-    found: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if found is None:
+    length: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if length is None:
         raise PRMError(f"the config of {path!r} has no max_position_embeddings: set max_len")
-    return found
+    return length
 
 
 @contextlib.contextmanager

@@ -20,18 +20,20 @@ def merge(backbone: Any, directory: str) -> None:
         directory: of the adapter.
 
     Raises:
-        PRMError: the adapter has something that no plain sum of weights is, or is of another model.
+        PRMError: the adapter holds more than plain LoRA matrices, or belongs to another model.
     """
     from safetensors.torch import load_file  # noqa: PLC0415
 
     config = json.loads((Path(directory) / "adapter_config.json").read_text())
     if other := [key for key in _UNSUPPORTED if config.get(key)]:
-        raise PRMError(f"the adapter {directory!r} has {other[0]}: only plain LoRA of the model's layers is known")
+        raise PRMError(f"the adapter {directory!r} has {other[0]}: only plain LoRA of the model's layers is supported")
     scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
     tensors = load_file(Path(directory) / "adapter_model.safetensors")
     modules = dict(backbone.named_modules())
     if strange := [key for key in tensors if not key.endswith((_UP, _DOWN))]:
-        raise PRMError(f"the adapter {directory!r} has {strange[0]}: only plain LoRA of the model's layers is known")
+        raise PRMError(
+            f"the adapter {directory!r} has {strange[0]}: only plain LoRA of the model's layers is supported"
+        )
     for key in (key for key in tensors if key.endswith(_UP)):
         up = tensors[key]
         name = key.removeprefix(_PREFIX).removesuffix(_UP).removeprefix(f"{backbone.base_model_prefix}.")

@@ -1,8 +1,8 @@
-"""Scores by one plain forward pass, in a process of its own: what another backend is held against when it starts.
+"""Scores by one plain forward pass in a process of its own: another backend is compared with it when it starts.
 
     python -m prm.backend.reference < request.json > scores.json
 
-The process ends when it has answered, and with it goes the memory of a second copy of the weights.
+The process ends with its answer, which frees the memory of the second copy of the weights.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _HEADS: dict[str, type[Head]] = {kind.__name__: kind for kind in (LabelTokens, C
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A model as it lies on the disk."""
+    """A model on the disk."""
 
     path: str
     """A directory or a hub id."""
@@ -45,26 +45,26 @@ async def reference_scores(weights: Weights, layouts: Sequence[Layout]) -> list[
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
     try:
-        answer, said = await process.communicate(json.dumps(request).encode())
+        output, errors = await process.communicate(json.dumps(request).encode())
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode:
-        last = said.decode(errors="replace").strip().rpartition("\n")[2]
+        last = errors.decode(errors="replace").strip().rpartition("\n")[2]
         raise PRMError(f"the reference scores of {weights.path!r} could not be computed: {last}")
-    return [tuple(scores) for scores in json.loads(answer)]
+    return [tuple(scores) for scores in json.loads(output)]
 
 
 def compute(request: dict[str, Any]) -> list[list[float]]:
-    """What the process answers."""
+    """Returns the scores of a request, as the process prints them."""
     import torch  # noqa: PLC0415
 
     gpu = torch.cuda.is_available()
     try:
         return _computed(request, "cuda" if gpu else "cpu")
     except torch.OutOfMemoryError:
-        # Beside an engine that has taken the GPU; one short pass is no matter on the CPU.
+        # An engine may hold all memory of the GPU; one short pass on the CPU takes little time.
         return _computed(request, "cpu")
 
 
@@ -87,6 +87,4 @@ def _computed(request: dict[str, Any], device: str) -> list[list[float]]:
 
 
 if __name__ == "__main__":
-    asked = json.load(sys.stdin)
-    answered = compute(asked)
-    json.dump(answered, sys.stdout)
+    json.dump(compute(json.load(sys.stdin)), sys.stdout)

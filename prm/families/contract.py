@@ -55,11 +55,11 @@ Head = LabelTokens | Classes | Sigmoid
 
 
 _AT_ONCE = 100_000
-"""Characters that are encoded on the event loop, in some ten milliseconds; more of them on another thread."""
+"""Up to this many characters are encoded on the event loop, in some ten milliseconds; more on another thread."""
 
 
 def layout(opening: TokenIds, steps: Iterable[TokenIds]) -> Layout:
-    """The layout of steps one after the other, each of which is scored at its last token."""
+    """Returns the layout of consecutive steps, each of which is scored at its last token."""
     ids, ends = list(opening), list[int]()
     for step in steps:
         ids += step
@@ -68,20 +68,20 @@ def layout(opening: TokenIds, steps: Iterable[TokenIds]) -> Layout:
 
 
 def check_separator(family: str, separator: str | None) -> None:
-    """Raises PRMError if a family that knows its separator is given one."""
+    """Raises PRMError if a separator is set for a family whose format fixes it."""
     if separator is not None:
         raise PRMError(f"the family {family} has a step separator of its own, got {separator!r}")
 
 
-def named(config: Config, name: str, known: re.Pattern[str]) -> bool:
-    """Whether a language model is a known one by its name: its config looks like any other's."""
+def named(config: Config, name: str, pattern: re.Pattern[str]) -> bool:
+    """Whether a language model's name matches: its config looks like that of any other language model."""
     kinds = config.get("architectures") or ()
-    said = (name, str(config.get("_name_or_path") or ""))
-    return any(kind.endswith("ForCausalLM") for kind in kinds) and any(known.search(text) for text in said)
+    names = (name, str(config.get("_name_or_path") or ""))
+    return any(kind.endswith("ForCausalLM") for kind in kinds) and any(pattern.search(text) for text in names)
 
 
 def labels(config: Config) -> int:
-    """How many values a classification head gives: a config leaves out the usual two."""
+    """Returns how many values a classification head gives; a config without labels means the usual two."""
     return len(config.get("id2label") or (0, 1))
 
 
@@ -122,7 +122,7 @@ class Backend(Protocol):
 
     @property
     def max_len(self) -> int:
-        """Tokens of the longest layout; known once it is started."""
+        """Tokens of the longest layout; available after `start`."""
         ...
 
     async def start(self) -> None:
@@ -136,8 +136,8 @@ class Backend(Protocol):
     async def read(self, layouts: Sequence[Layout], *, on_tokens: OnTokens | None = None) -> list[tuple[float, ...]]:
         """The scores at each layout's ends, in [0, 1]; the order is kept.
 
-        No layout is longer than `max_len`. Cancelling the call drops its work that has not begun. What `on_tokens`
-        is told adds up to the tokens computed, without those from a cache, also when the call is cancelled or fails.
+        No layout is longer than `max_len`. Cancelling the call drops its work that has not begun. `on_tokens`
+        receives all tokens that are computed, without those from a cache, also when the call is cancelled or fails.
 
         Raises:
             PRMError: the model failed.

@@ -1,4 +1,4 @@
-"""Which family a model belongs to: told by its config and its tokenizer, or not at all."""
+"""Detects the family that a model belongs to from its config, its tokenizer and its name."""
 
 from importlib import import_module
 from typing import Any
@@ -7,7 +7,7 @@ from prm.base import PRMError
 from prm.families.contract import FAMILY_KEY, Config, Family
 
 FAMILIES = ("qwen_math", "math_shepherd", "rlhflow", "skywork", "trl", "outcome", "labels")
-"""The files of this package that lay solutions out for a model of its own.
+"""The files of this package, each of which lays solutions out for one family of models.
 
 Each has `recognises(config, name)`, and `build(config, tokenizer, name, separator)` that raises PRMError for a model
 without the family's tokens or head.
@@ -15,7 +15,7 @@ without the family's tokens or head.
 
 
 def detect(config: Config, tokenizer: Any, name: str = "", *, separator: str | None = None) -> Family:
-    """The family that a model belongs to without doubt.
+    """Returns the one family that a model matches.
 
     Args:
         config: the model's `config.json`.
@@ -24,22 +24,22 @@ def detect(config: Config, tokenizer: Any, name: str = "", *, separator: str | N
         separator: of steps, for the families that were trained with several.
 
     Raises:
-        PRMError: it could be of none or of several families.
+        PRMError: no family matches, or several do.
     """
-    if said := config.get(FAMILY_KEY):
-        return build(said, config, tokenizer, name, separator=separator)
-    found = [family for family in FAMILIES if _module(family).recognises(config, name)]
-    if len(found) == 1:
-        return build(found[0], config, tokenizer, name, separator=separator)
+    if family := config.get(FAMILY_KEY):
+        return build(family, config, tokenizer, name, separator=separator)
+    matches = [family for family in FAMILIES if _module(family).recognises(config, name)]
+    if len(matches) == 1:
+        return build(matches[0], config, tokenizer, name, separator=separator)
     kind = ", ".join(config.get("architectures") or ["no architecture"])
     raise PRMError(
-        f"the family of the reward model {name!r} ({kind}) cannot be told from its config and name; "
-        f"say which it is: {', '.join(FAMILIES)}"
+        f"the family of the reward model {name!r} ({kind}) cannot be detected from its config and name; "
+        f"name it, one of: {', '.join(FAMILIES)}"
     )
 
 
 def build(family: str, config: Config, tokenizer: Any, name: str = "", *, separator: str | None = None) -> Family:
-    """A family for a model.
+    """Returns a family's layout for a model.
 
     Raises:
         PRMError: there is no such family, or the model lacks its tokens or its head.

@@ -1,4 +1,4 @@
-"""Text to tokens, for the families: what users wrote is text, whatever control tokens it spells."""
+"""Turns text into tokens for the families: what users write is text, also where it spells a control token."""
 
 import json
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from typing import Any
 from prm.base import PRMError
 
 SLOT = "\ue000"
-"""Stands for a user's text where a chat template is rendered."""
-_REMEMBERED = 8192
-"""Texts whose tokens are remembered: a search encodes the same steps at each of its rounds."""
+"""Stands in for a user's text while a chat template is rendered."""
+_CACHED_TEXTS = 8192
+"""How many texts' tokens are cached: a search encodes the same steps in each of its rounds."""
 
 TokenIds = tuple[int, ...]
 
@@ -20,7 +20,7 @@ class Encoder:
 
     Args:
         tokenizer: a fast one.
-        family: what needs it, for errors.
+        family: the name that errors mention.
 
     Raises:
         PRMError: the tokenizer is not a fast one.
@@ -30,11 +30,11 @@ class Encoder:
         self._tokenizer = tokenizer
         self._family = family
         self._plain = _without_added_tokens(tokenizer)
-        self._remembered = lru_cache(_REMEMBERED)(self._encoded)
+        self._cached = lru_cache(_CACHED_TEXTS)(self._encoded)
 
     def text(self, text: str) -> TokenIds:
         """The tokens of a text in which no added token is recognised."""
-        return self._remembered(text)
+        return self._cached(text)
 
     def after(self, before: str, text: str) -> TokenIds:
         """The tokens of `text` where it goes on after `before`, whose end is a token boundary there.
@@ -46,7 +46,9 @@ class Encoder:
         """
         left, both = self.text(before), self.text(before + text)
         if both[: len(left)] != left:
-            raise PRMError(f"the tokenizer writes {text[:20]!r} into one token with {before!r}: {self._family} cannot")
+            raise PRMError(
+                f"the tokenizer writes {text[:20]!r} into one token with {before!r}: {self._family} cannot use it"
+            )
         return both[len(left) :]
 
     def control(self, text: str) -> TokenIds:
@@ -64,10 +66,10 @@ class Encoder:
         Raises:
             PRMError: the tokenizer lacks it.
         """
-        found: int | None = self._tokenizer.get_vocab().get(name)
-        if found is None:
-            raise PRMError(f"the tokenizer has no token {name!r}, so the model is none of {self._family}")
-        return found
+        token: int | None = self._tokenizer.get_vocab().get(name)
+        if token is None:
+            raise PRMError(f"the tokenizer has no token {name!r}, so the model is not of the family {self._family}")
+        return token
 
     def single(self, before: str, text: str) -> int:
         """The one token of `text` after `before`.
@@ -77,7 +79,7 @@ class Encoder:
         """
         ids = self.after(before, text)
         if len(ids) != 1:
-            raise PRMError(f"the tokenizer has no token for {text!r}, so the model is none of {self._family}")
+            raise PRMError(f"the tokenizer has no token for {text!r}, so the model is not of the family {self._family}")
         return ids[0]
 
     def apart(self, ids: TokenIds, token: int) -> TokenIds:
@@ -98,14 +100,18 @@ class Encoder:
         try:
             text: str = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
         except Exception as error:  # a template raises what it likes
-            raise PRMError(f"the chat template of the tokenizer does not do for {self._family}: {error}") from error
+            raise PRMError(
+                f"the chat template of the tokenizer fails for the family {self._family}: {error}"
+            ) from error
         parts = text.split(SLOT)
         if len(parts) != 1 + sum(content.count(SLOT) for _, content in turns):
-            raise PRMError(f"the chat template of the tokenizer does not write each turn once: {self._family} cannot")
+            raise PRMError(
+                f"the chat template of the tokenizer does not write each turn once: {self._family} cannot use it"
+            )
         pieces = [self.control(part) for part in parts]
         joined = tuple(i for k, piece in enumerate(pieces) for i in ((*self.text("a"), *piece) if k else piece))
         if joined != self.control(text.replace(SLOT, "a")):
-            raise PRMError(f"the tokenizer joins the chat template to what stands in it: {self._family} cannot")
+            raise PRMError(f"the tokenizer joins the chat template to the text in it: {self._family} cannot use it")
         return pieces
 
     def _encoded(self, text: str) -> TokenIds:
@@ -113,12 +119,12 @@ class Encoder:
 
 
 def _without_added_tokens(tokenizer: Any) -> Any:
-    """The tokenizer's own model alone: no special token and no other added one is looked for in a text."""
+    """Returns the tokenizer without its special and other added tokens, so that none is recognised in a text."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise PRMError("a reward model needs a fast tokenizer (a tokenizer.json), of which it has none")
-    said = json.loads(backend.to_str())
-    plain = type(backend).from_str(json.dumps({**said, "added_tokens": [], "post_processor": None}))
+        raise PRMError("a reward model needs a fast tokenizer (a tokenizer.json), and there is none")
+    description = json.loads(backend.to_str())
+    plain = type(backend).from_str(json.dumps({**description, "added_tokens": [], "post_processor": None}))
     plain.no_truncation()
     plain.no_padding()
     return plain

@@ -55,8 +55,8 @@ class MathShepherd:
         return (layout(self._opening, (self._tagged(ids) for ids in chain([begun], more))),)
 
     def _tagged(self, step: TokenIds) -> TokenIds:
-        said = self._encoder.apart(step, self._tag[0]) if len(self._tag) == 1 else step
-        return (*said, *self._tag)
+        text = self._encoder.apart(step, self._tag[0]) if len(self._tag) == 1 else step
+        return (*text, *self._tag)
 
 
 def _numbered(number: int, step: str) -> str:

@@ -49,7 +49,7 @@ class Outcome:
 
     def layouts(self, question: str, steps: Sequence[str]) -> tuple[Layout, ...]:
         opening = (*self._before, *self._encoder.text(question.strip()), *self._between)
-        said = [step.strip() for step in steps]
-        texts = (SEPARATOR.join(said[: k + 1]) for k in range(len(said)))
+        stripped = [step.strip() for step in steps]
+        texts = (SEPARATOR.join(stripped[: k + 1]) for k in range(len(stripped)))
         whole = ((*opening, *self._encoder.text(text), *self._after) for text in texts)
         return tuple(Layout(ids, (len(ids) - 1,)) for ids in whole)

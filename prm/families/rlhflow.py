@@ -44,11 +44,13 @@ class RLHFlow:
         first, *parts = self._encoder.chat([("user", SLOT), ("assistant", SLOT)] * 3)
         self._opening, (self._to_label, self._to_step) = first, parts[:2]
         if parts[2:5] != [self._to_label, self._to_step, self._to_label]:
-            raise PRMError("the chat template of the tokenizer writes equal turns differently: rlhflow cannot")
+            raise PRMError(
+                "the chat template of the tokenizer writes equal turns differently: the family rlhflow cannot use it"
+            )
 
     def layouts(self, question: str, steps: Sequence[str]) -> tuple[Layout, ...]:
         first, *rest = (step.strip() for step in steps)
         begun = (*self._encoder.text(f"{question.strip()} {first}"), *self._to_label)
-        answered = (self._right, *self._to_step)
-        more = ((*answered, *self._encoder.text(step), *self._to_label) for step in rest)
+        between = (self._right, *self._to_step)
+        more = ((*between, *self._encoder.text(step), *self._to_label) for step in rest)
         return (layout(self._opening, chain([begun], more)),)

@@ -133,7 +133,7 @@ CAUSAL = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
 )
 def test_a_model_that_says_nothing_is_not_guessed(saved: Saved, config: dict[str, Any]) -> None:
     _, tokenizer = parts(saved("rlhflow"))
-    with pytest.raises(PRMError, match="cannot be told") as caught:
+    with pytest.raises(PRMError, match="cannot be detected") as caught:
         detect(config, tokenizer, "meta-llama/Llama-3.1-8B-Instruct")
     assert all(family in str(caught.value) for family in FAMILIES)
 
