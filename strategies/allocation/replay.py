@@ -14,13 +14,14 @@ from dataclasses import replace
 from prm import Aggregation, OnTokens, ProcessRewardModel, StepScores
 from strategies.core.account import BudgetSpent
 from strategies.core.contracts import Chunk, Engine, Prompt, Sample, Sampling, TokenIds
+from strategies.core.engine_wrapper import EngineWrapper
 from strategies.sampling.draw import succeeded
 from strategies.sampling.logprob_confidence import only_asked
 from strategies.sampling.streams import sub_seed
 from strategies.search.stop_strings import Stop, first_stop, reach
 
 
-class ReplayEngine:
+class ReplayEngine(EngineWrapper):
     """An engine that serves what was drawn before it draws more.
 
     Args:
@@ -38,10 +39,7 @@ class ReplayEngine:
         sampling: Sampling,
         on_pass: Callable[[TokenIds, TokenIds], None] = lambda sample, path: None,
     ) -> None:
-        self.model = engine.model
-        self.max_model_len = engine.max_model_len
-        self.continues = engine.continues
-        self._engine = engine
+        super().__init__(engine)
         self._prompt = prompt
         self._sampling = sampling
         self._on_pass = on_pass

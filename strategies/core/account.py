@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 from prm import Aggregation, OnTokens, PRMInputError, ProcessRewardModel, StepScores
 from prm.base import check_scores
 from strategies.core.contracts import Chunk, Delta, Engine, Event, Final, Prompt, Sampling, TokenIds
+from strategies.core.engine_wrapper import EngineWrapper
 from strategies.core.latency import CallTimer, Latency, ScoringTimer, now
 
 StopReason = Literal["max_samples", "max_tokens", "max_prm_tokens", "deadline", "engine"]
@@ -263,7 +264,7 @@ class Account:
             self.stop("deadline")
 
 
-class MeteredEngine:
+class MeteredEngine(EngineWrapper):
     """An engine that pays from an account.
 
     When the budget is spent in the middle of a call, the call is aborted and each sample that was still growing ends
@@ -273,11 +274,8 @@ class MeteredEngine:
     """
 
     def __init__(self, engine: Engine, account: Account) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._account = account
-        self.model = engine.model
-        self.max_model_len = engine.max_model_len
-        self.continues = engine.continues
         self._beginnings: set[TokenIds] = set()
 
     async def encode(self, prompt: Prompt) -> TokenIds:

@@ -140,12 +140,20 @@ class Chunk:
 class Engine(Protocol):
     """Generates text. One call is one prompt."""
 
-    model: str
-    """The model's name, as clients call it."""
-    max_model_len: int | None
-    """Tokens of prompt and completion together; None where the engine does not tell it."""
-    continues: bool
-    """Whether it takes and gives token ids, as every step search needs."""
+    @property
+    def model(self) -> str:
+        """The model's name, as clients call it."""
+        ...
+
+    @property
+    def max_model_len(self) -> int | None:
+        """Tokens of prompt and completion together; None where the engine does not tell it."""
+        ...
+
+    @property
+    def continues(self) -> bool:
+        """Whether it takes and gives token ids, as every step search needs."""
+        ...
 
     async def encode(self, prompt: Prompt) -> TokenIds:
         """The prompt's token ids, rendered by the model's own chat template.

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Literal
 
-from strategies.core.contracts import Candidate, Chunk, Engine, Final, Prompt, Sample, Sampling, TokenIds, TokenLogprob
+from strategies.core.contracts import Candidate, Chunk, Engine, Final, Prompt, Sample, Sampling, TokenLogprob
+from strategies.core.engine_wrapper import EngineWrapper
 from strategies.sampling.draw import elect
 
 _FLOOR = -100.0
@@ -144,7 +145,7 @@ class Ballot:
         return max(votes.values()) / total if total else 0.0
 
 
-class LogprobReader:
+class LogprobReader(EngineWrapper):
     """An engine that reads the logprobs of what passes, and hands on only those that were asked for.
 
     Args:
@@ -153,17 +154,11 @@ class LogprobReader:
     """
 
     def __init__(self, engine: Engine, top: int, read: Callable[[TokenLogprob], float | None]) -> None:
-        self.model = engine.model
-        self.max_model_len = engine.max_model_len
-        self.continues = engine.continues
+        super().__init__(engine)
         self.readings: dict[int, list[float]] = {}
         """What was read of each of the call's samples."""
-        self._engine = engine
         self._top = top
         self._read = read
-
-    async def encode(self, prompt: Prompt) -> TokenIds:
-        return await self._engine.encode(prompt)
 
     async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
         asked = sampling.logprobs

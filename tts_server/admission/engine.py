@@ -5,16 +5,16 @@ from contextlib import aclosing
 from contextvars import ContextVar
 from functools import partial
 
-from strategies.core.contracts import Chunk, Engine, Prompt, Sampling, TokenIds
+from strategies.core.contracts import Chunk, Engine, Prompt, Sampling
+from strategies.core.engine_wrapper import EngineWrapper
 from tts_server.admission.queue import Flow
 from tts_server.admission.split_call import in_parts
-from tts_server.engines.base import Generates
 
 FLOW: ContextVar[Flow | None] = ContextVar("tts_server.flow", default=None)
 """The request that runs here; what runs outside of one, as a self-test does, waits for nobody."""
 
 
-def admitted(engine: Generates, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
+def admitted(engine: Engine, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
     """`engine.generate`, when it is this request's turn.
 
     Where there is no room for all n samples they are asked for in parts, so that others have their turns between them:
@@ -30,7 +30,7 @@ def admitted(engine: Generates, prompt: Prompt, sampling: Sampling, n: int = 1) 
 
 
 async def _in_turn(
-    flow: Flow, engine: Generates, prompt: Prompt, sampling: Sampling, n: int
+    flow: Flow, engine: Engine, prompt: Prompt, sampling: Sampling, n: int
 ) -> AsyncGenerator[Chunk, None]:
     permit = await flow.take(n)
     try:
@@ -43,35 +43,8 @@ async def _in_turn(
         permit.close()
 
 
-class AdmittedEngine:
-    """An engine for one request's strategy."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.model = engine.model
-        self.max_model_len = engine.max_model_len
-        self.continues = engine.continues
-
-    async def encode(self, prompt: Prompt) -> TokenIds:
-        return await self._engine.encode(prompt)
-
-    def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
-        return admitted(self._engine, prompt, sampling, n)
-
-
-class AdmittedReader:
-    """An engine for a reward model that runs on it."""
-
-    def __init__(self, engine: Generates) -> None:
-        self._engine = engine
-
-    @property
-    def max_model_len(self) -> int | None:
-        return self._engine.max_model_len
-
-    @property
-    def continues(self) -> bool:
-        return self._engine.continues
+class AdmittedEngine(EngineWrapper):
+    """An engine whose calls wait for the turn of the request under way."""
 
     def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
         return admitted(self._engine, prompt, sampling, n)

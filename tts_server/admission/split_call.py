@@ -6,8 +6,8 @@ from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 
+from strategies.core.concurrency import merged
 from strategies.core.contracts import Chunk
-from tts_server.concurrency.merged import merged
 
 Begin = Callable[[int], AsyncGenerator[Chunk, None]]
 """Draws so many samples."""

@@ -8,9 +8,9 @@ from functools import reduce
 from typing import Any
 
 from strategies.core.account import Usage
+from strategies.core.concurrency import merged
 from strategies.core.contracts import Delta, Event, Final, Sample, TokenLogprob
 from tts_server.answer.chat import LOGPROB_FLOOR, NO_END, Envelope, Json, chosen, finish_reason, places, spent, tts
-from tts_server.concurrency.merged import merged
 from tts_server.errors import APIError, Timeout
 from tts_server.planning.completion_prompts import PromptPlan
 from tts_server.planning.plan import Plan

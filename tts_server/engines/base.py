@@ -1,9 +1,9 @@
 """What the server asks of an engine beside generating: to start, to close, and to say how it is."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from strategies.core.contracts import Chunk, Engine, Prompt, Sampling, TokenIds
+from strategies.core.contracts import Engine, Prompt, Sampling, TokenIds
 from tts_server.forms.call_formats import CallFormat
 
 
@@ -29,18 +29,6 @@ class Tokenizer(Protocol):
     async def describe(self) -> Mapping[str, Any]:
         """What kind of tokenizer it is, its control tokens and the chat template, as `tokenizer_config.json` has it."""
         ...
-
-
-class Generates(Protocol):
-    """The part of an engine that samples are drawn with, whoever draws them."""
-
-    @property
-    def max_model_len(self) -> int | None: ...
-
-    @property
-    def continues(self) -> bool: ...
-
-    def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]: ...
 
 
 @runtime_checkable

@@ -11,8 +11,8 @@ from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 
+from strategies.core.concurrency import merged
 from strategies.core.contracts import Chunk, Prompt, Refused, Sampling, TokenIds
-from tts_server.concurrency.merged import merged
 from tts_server.engines.openai.parallel import sample_seed
 from tts_server.engines.openai_http import OpenAIEngine
 from tts_server.engines.replication.breaker import Breaker

@@ -18,6 +18,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from strategies.core.contracts import Chunk, Prompt, Sampling, TokenIds
+from strategies.core.engine_wrapper import EngineWrapper
 from tts_server.engines.tokens.chat_template import ChatTemplate
 from tts_server.engines.tokens.tokenizer import LocalTokenizer
 from tts_server.engines.vllm_parts import host as vllm_host
@@ -270,25 +271,13 @@ class VLLMEngine:
             raise
 
 
-class AdaptedEngine:
+class AdaptedEngine(EngineWrapper):
     """The engine's model with an adapter: the same tokens, a prefix cache of its own."""
 
-    continues = True
-
     def __init__(self, engine: VLLMEngine, lora: LoRA) -> None:
-        self._engine = engine
+        super().__init__(engine)
+        self._adapted = engine
         self._lora = lora
 
-    @property
-    def model(self) -> str:
-        return self._engine.model
-
-    @property
-    def max_model_len(self) -> int | None:
-        return self._engine.max_model_len
-
-    async def encode(self, prompt: Prompt) -> TokenIds:
-        return await self._engine.encode(prompt)
-
     def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
-        return self._engine.generate(prompt, sampling, n, lora=self._lora)
+        return self._adapted.generate(prompt, sampling, n, lora=self._lora)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from strategies.answers.think_tags import split
-from strategies.core.contracts import Chunk, Engine, Prompt, Reading, Sampling, TokenIds
+from strategies.core.contracts import Chunk, Engine, Prompt, Reading, Sampling
+from strategies.core.engine_wrapper import EngineWrapper
 from tts_server.forms.call_formats import HERMES, CallFormat
 from tts_server.forms.call_readers import Call, Piece, Plain, Reader
 from tts_server.forms.json_schema import Schema, canonical, parse
@@ -130,18 +131,12 @@ def gather(reader: Reader, text: str) -> tuple[list[Call], str]:
     return calls, content
 
 
-class FormedEngine:
+class FormedEngine(EngineWrapper):
     """An engine whose samples are read in a request's form when they end."""
 
     def __init__(self, engine: Engine, form: Form) -> None:
-        self.model = engine.model
-        self.max_model_len = engine.max_model_len
-        self.continues = engine.continues
-        self._engine = engine
+        super().__init__(engine)
         self._form = form
-
-    async def encode(self, prompt: Prompt) -> TokenIds:
-        return await self._engine.encode(prompt)
 
     async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
         said: dict[int, list[str]] = {}

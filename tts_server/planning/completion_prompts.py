@@ -4,9 +4,9 @@ import asyncio
 from dataclasses import dataclass, replace
 
 import strategies
+from strategies.core.concurrency import pooled
 from strategies.core.contracts import Prompt, Sampling, Task, TokenIds
 from strategies.core.latency import now
-from tts_server.concurrency.pool import pooled
 from tts_server.config import BudgetConfig
 from tts_server.engines.base import ServedEngine
 from tts_server.errors import ContextTooLong, InvalidRequest, Timeout, UnsupportedParameter

@@ -5,10 +5,11 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from strategies.core.contracts import Chunk, Prompt, Sampling, TokenIds
+from strategies.core.engine_wrapper import EngineWrapper
 from tts_server.engines.base import ServedEngine
 
 
-class OpenedEngine:
+class OpenedEngine(EngineWrapper):
     """An engine that puts the thought's opening, which the prompt ends with, before what the model says.
 
     It is text without tokens, so nothing that is counted changes. A prompt that it encoded is known by its token ids;
@@ -16,15 +17,13 @@ class OpenedEngine:
     """
 
     def __init__(self, engine: ServedEngine) -> None:
-        self.model = engine.model
-        self.max_model_len = engine.max_model_len
-        self.continues = engine.continues
-        self._engine = engine
+        super().__init__(engine)
+        self._served = engine
         self._openings: dict[TokenIds, str] = {}
 
     async def encode(self, prompt: Prompt) -> TokenIds:
         ids = await self._engine.encode(prompt)
-        if not prompt.token_ids and (opening := await self._engine.opening(prompt, Sampling())):
+        if not prompt.token_ids and (opening := await self._served.opening(prompt, Sampling())):
             self._openings[ids] = opening
         return ids
 
@@ -32,7 +31,7 @@ class OpenedEngine:
         if prompt.token_ids:
             opening = self._openings.get(prompt.token_ids, "")
         else:
-            opening = await self._engine.opening(prompt, sampling)
+            opening = await self._served.opening(prompt, sampling)
         begun: set[int] = set()
         async with aclosing(self._engine.generate(prompt, sampling, n)) as chunks:
             async for chunk in chunks:

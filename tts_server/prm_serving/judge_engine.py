@@ -8,10 +8,9 @@ from functools import partial
 
 from prm import OnTokens, PRMError, PRMInputError
 from prm.judge import Chat
+from strategies.core.concurrency import pooled
 from strategies.core.contracts import Engine, Prompt, Refused, Sample, Sampling, TokenIds, TokenLogprob
-from tts_server.admission.engine import AdmittedReader
-from tts_server.concurrency.pool import pooled
-from tts_server.engines.base import Generates
+from tts_server.admission.engine import AdmittedEngine
 from tts_server.errors import APIError, ContextTooLong
 
 _YES, _NO = "Yes", "No"
@@ -45,7 +44,7 @@ class Verifier:
 
     def __init__(self, engine: Engine, concurrency: int = 32) -> None:
         self._engine = engine
-        self._reader = AdmittedReader(engine)
+        self._reader = AdmittedEngine(engine)
         self._concurrency = concurrency
         self._answers: _Answers | None = None
         self._names_labels = True
@@ -111,7 +110,7 @@ class Verifier:
         return await self._engine.encode(Prompt(messages=messages, template=template))
 
 
-async def sampled(engine: Generates, prompt: Prompt, sampling: Sampling, on_tokens: OnTokens | None = None) -> Sample:
+async def sampled(engine: Engine, prompt: Prompt, sampling: Sampling, on_tokens: OnTokens | None = None) -> Sample:
     """One sample; `on_tokens` is told of what it computes, prompt included, as it does.
 
     Raises:
@@ -129,7 +128,7 @@ async def sampled(engine: Generates, prompt: Prompt, sampling: Sampling, on_toke
 
 
 async def label_share(
-    engine: Generates, token_ids: TokenIds, right: int, wrong: int, on_tokens: OnTokens | None = None
+    engine: Engine, token_ids: TokenIds, right: int, wrong: int, on_tokens: OnTokens | None = None
 ) -> float:
     """P(right) / (P(right) + P(wrong)) of the token that comes after `token_ids`.
 

@@ -5,9 +5,9 @@ from typing import TypeVar
 
 from prm import OnTokens, PRMError
 from prm.families.contract import LabelTokens, Layout
-from strategies.core.contracts import Prompt, Sampling, TokenIds
-from tts_server.concurrency.pool import pooled
-from tts_server.engines.base import Generates, ServedEngine
+from strategies.core.concurrency import pooled
+from strategies.core.contracts import Engine, Prompt, Sampling, TokenIds
+from tts_server.engines.base import ServedEngine
 from tts_server.errors import APIError
 from tts_server.prm_serving.judge_engine import label_share, sampled
 
@@ -30,7 +30,7 @@ class EngineReader:
         owned: the engine to start and to close with this backend; None where its owner does.
     """
 
-    def __init__(self, engine: Generates, labels: LabelTokens, owned: ServedEngine | None = None) -> None:
+    def __init__(self, engine: Engine, labels: LabelTokens, owned: ServedEngine | None = None) -> None:
         self._engine = engine
         self._labels = labels
         self._owned = owned
@@ -68,7 +68,7 @@ class EngineReader:
 class EngineWriter:
     """Generates a generative reward model's critiques on an engine that takes token ids; see `prm.generative.Write`."""
 
-    def __init__(self, engine: Generates) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def __call__(

@@ -4,7 +4,7 @@ from prm import PRMError, ProcessRewardModel
 from prm.backend.local import TransformersBackend
 from prm.backend.reference import Weights, reference_scores
 from prm.families.contract import Backend, Classes, Family, FamilyPRM, LabelTokens, Sigmoid
-from tts_server.admission.engine import AdmittedReader
+from tts_server.admission.engine import AdmittedEngine
 from tts_server.config import ConfigError, PRMBackend, Settings
 from tts_server.engines.base import ServedEngine
 from tts_server.engines.vllm import VLLMEngine
@@ -129,7 +129,7 @@ def _vllm(model: Model, settings: Settings, engine: ServedEngine) -> Backend:
     limit, args = settings.prm_max_model_len, vllm_args(settings.prm_args)
     match model.family.head:
         case LabelTokens() as labels if model.adapter and isinstance(engine, VLLMEngine):
-            return EngineReader(AdmittedReader(engine.adapted(model.adapter)), labels)
+            return EngineReader(AdmittedEngine(engine.adapted(model.adapter)), labels)
         case LabelTokens() as labels:
             own = VLLMEngine(model.path, name=model.name, max_model_len=limit, args=args)
             return EngineReader(own, labels, own)

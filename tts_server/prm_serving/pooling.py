@@ -5,8 +5,8 @@ from functools import partial
 
 from prm import OnTokens, PRMError
 from prm.families.contract import Head, Layout
+from strategies.core.concurrency import pooled
 from strategies.core.contracts import TokenIds
-from tts_server.concurrency.pool import pooled
 from tts_server.engines.vllm_parts.pooling import VLLMPooler
 from tts_server.errors import APIError
 from tts_server.prm_serving.heads import score, width

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from prm import OnTokens, PRMError
 from prm.families.contract import Head, LabelTokens, Layout
+from strategies.core.concurrency import pooled
 from strategies.core.contracts import TokenIds
-from tts_server.concurrency.pool import pooled
 from tts_server.engines.openai.values import MISFORMED, number_in
 from tts_server.errors import APIError, InvalidRequest, UpstreamError
 from tts_server.prm_serving.heads import score, width

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from prm import ProcessRewardModel, StepScores
-from tts_server.concurrency.pool import pooled
+from strategies.core.concurrency import pooled
 from tts_server.errors import InvalidRequest, UnsupportedParameter
 from tts_server.planning.service import Service
 from tts_server.schema.prm import ScoreItem

@@ -3,9 +3,10 @@
 from typing import Any
 
 from prm.generative import GenerativePRM, labels
-from tts_server.admission.engine import AdmittedReader
+from strategies.core.contracts import Engine
+from tts_server.admission.engine import AdmittedEngine
 from tts_server.config import DEFAULT_MODEL, ConfigError, Settings
-from tts_server.engines.base import Generates, ServedEngine
+from tts_server.engines.base import ServedEngine
 from tts_server.prm_serving.label_engine import EngineReader, EngineWriter
 from tts_server.prm_serving.models import has_gpu, tokenizer, vllm_args
 from tts_server.prm_serving.source import Source
@@ -22,13 +23,13 @@ def generative(source: Source, settings: Settings, policy: ServedEngine) -> Gene
         if settings.engine == "fake":
             raise ConfigError("prm: the engine 'fake' writes no critiques, so 'generative' needs a model of its own")
         words = tokenizer(str(resolve(settings.model or DEFAULT_MODEL)))
-        return _generative(source, words, AdmittedReader(policy), None)
+        return _generative(source, words, AdmittedEngine(policy), None)
     path = str(resolve(source.model))
     own = _engine(path, source, settings)
     return _generative(source, tokenizer(path), own, own)
 
 
-def _generative(source: Source, words: Any, engine: Generates, owned: ServedEngine | None) -> GenerativePRM:
+def _generative(source: Source, words: Any, engine: Engine, owned: ServedEngine | None) -> GenerativePRM:
     reader = EngineReader(engine, labels(words), owned)
     return GenerativePRM(words, EngineWriter(engine), reader, source.name)
 

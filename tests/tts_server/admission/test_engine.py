@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from strategies.core.contracts import Chunk, Prompt, Sampling
-from tts_server.admission.engine import FLOW, AdmittedEngine, AdmittedReader, admitted
+from tts_server.admission.engine import FLOW, AdmittedEngine, admitted
 from tts_server.admission.queue import Admission
 from tts_server.engines.fake import FakeEngine
 
@@ -150,12 +150,10 @@ def test_a_deadline_also_passes_in_the_queue() -> None:
     run(main())
 
 
-def test_they_look_like_the_engine() -> None:
+def test_it_looks_like_the_engine_also_after_its_start() -> None:
     engine = FakeEngine(max_model_len=99)
     seen = AdmittedEngine(engine)
     assert (seen.model, seen.max_model_len, seen.continues) == ("fake", 99, True)
     assert asyncio.run(seen.encode(PROMPT)) == asyncio.run(engine.encode(PROMPT))
-    reader = AdmittedReader(engine)
-    assert (reader.max_model_len, reader.continues) == (99, True)
     engine.max_model_len = 100
-    assert reader.max_model_len == 100
+    assert seen.max_model_len == 100

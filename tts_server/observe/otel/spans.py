@@ -16,7 +16,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from prm import Aggregation, OnTokens, ProcessRewardModel, StepScores
 from strategies.core.account import Account
-from strategies.core.contracts import Chunk, Engine, Event, Prompt, Sampling, TokenIds
+from strategies.core.contracts import Chunk, Engine, Event, Prompt, Sampling
+from strategies.core.engine_wrapper import EngineWrapper
 from tts_server import __version__
 from tts_server.context import TracePlace, trace_place
 from tts_server.logs import kinds
@@ -133,16 +134,10 @@ def _cost(account: Account) -> Attributes:
     }
 
 
-class _TracedEngine:
+class _TracedEngine(EngineWrapper):
     def __init__(self, engine: Engine, tracing: Tracing) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._tracing = tracing
-        self.model = engine.model
-        self.max_model_len = engine.max_model_len
-        self.continues = engine.continues
-
-    async def encode(self, prompt: Prompt) -> TokenIds:
-        return await self._engine.encode(prompt)
 
     async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
         span = self._tracing.begin("generate", _asked(self.model, sampling, n), SpanKind.CLIENT)

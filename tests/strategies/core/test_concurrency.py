@@ -1,10 +1,10 @@
-"""Many calls at once, but not too many."""
+"""Concurrent work of one request."""
 
 import asyncio
 
 import pytest
 
-from tts_server.concurrency.pool import pooled
+from strategies.core.concurrency import pooled
 
 
 def test_results_keep_the_order_and_the_limit_holds() -> None:

@@ -1,1 +1,0 @@
-"""Concurrent work of one request."""
