@@ -74,6 +74,24 @@ class Node:
         bounds = [(rule(arm, total, exploration), child.estimate, child) for child, arm in arms if not child.closed]
         return max(bounds, key=lambda bound: bound[:2])[2] if bounds else None
 
+    def descend(self, rule: Rule, exploration: float, shares: Mapping[str, float] | None = None) -> "Node | None":
+        """The open node without children to which the rule leads a rollout from here; None where there is none.
+
+        The rollout is under way through every node that it passes, until it `leave`s.
+        """
+        node = self
+        while node.children:
+            chosen = node.choose(rule, exploration, shares)
+            if chosen is None:
+                node.leave()
+                return None
+            chosen.pending += 1
+            node = chosen
+        if node.closed:
+            node.leave()
+            return None
+        return node
+
     def close(self) -> None:
         """Closes it, and each ancestor that has nothing else open."""
         node: Node | None = self
@@ -123,3 +141,12 @@ class Noise:
         draws = [self.rng.gammavariate(self.alpha, 1) for _ in priors]
         total = math.fsum(draws) or 1.0
         return [(1 - self.weight) * p + self.weight * draw / total for p, draw in zip(priors, draws, strict=True)]
+
+
+def step_priors(siblings: Sequence[Trajectory]) -> list[float]:
+    """Each last step's share of the probabilities, by the mean of its tokens' (OpenR); equal without logprobs."""
+    weights = []
+    for sibling in siblings:
+        logprobs = [token.logprob for token in sibling.samples[-1].logprobs]
+        weights.append(math.exp(math.fsum(logprobs) / len(logprobs)) if logprobs else 1.0)
+    return [weight / math.fsum(weights) for weight in weights]

@@ -54,7 +54,8 @@ class StepSearch:
 
     task: Task
     engine: Engine
-    prm: ProcessRewardModel
+    prm: ProcessRewardModel | None
+    """None: steps get no scores."""
     aggregation: Aggregation
     separator: str = SEPARATOR
     step_tokens: int | None = None
@@ -294,6 +295,8 @@ class StepSearch:
         Raises:
             BudgetSpent: nothing more can be bought.
         """
+        if self.prm is None:
+            return list(children)
         ahead = list(await asyncio.gather(*(self._rolled(c, lookahead) for c in children))) if lookahead else children
         asked = [rolled.steps for rolled in ahead if rolled.steps and rolled.unscorable is None]
         results = iter(await self.prm.score(self.task.question, asked) if asked else [])
