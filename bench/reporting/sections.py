@@ -10,7 +10,7 @@ from bench.reporting.figures import span
 from bench.reporting.plots import Curve, Mark
 from bench.reporting.verdict import Pooled, VotePair, conclusion, vote_pairs
 from bench.rescoring.estimates import Question, Row, load
-from bench.rescoring.estimators import Measure
+from bench.rescoring.subsets import Measure
 from bench.stats.tables import Sheet, band, count, p_value, percent
 
 

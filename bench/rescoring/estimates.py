@@ -8,8 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from bench.rescoring.estimators import DRAWS, Estimate, Measure, expected
 from bench.rescoring.pools import Answered, Pool, answered
+from bench.rescoring.subsets import DRAWS, Estimate, Measure, expected
 from bench.stats.comparisons import Interval, McNemar, differences, intervals, mcnemar
 from bench.stats.intervals import Difference
 from bench.stored.manifest import Manifest, read_manifest
@@ -49,7 +49,8 @@ class Row:
     question: Question
     values: tuple[float, ...]
     """One a problem."""
-    exact: bool
+    all_subsets: bool
+    """Whether every subset of k samples took part, of every problem."""
     interval: Interval
     completion_tokens: float | None
     """Generated tokens of k samples of a problem, on average; None where the samples do not tell them."""
@@ -167,20 +168,21 @@ class Stored:
         pools = {how: [p.pool(how) for p in self.problems] for how in {q.aggregation for q in questions}}
         columns = [
             [
-                self._estimate(problem, pool, question, draws, seed)
-                for problem, pool in zip(self.problems, pools[question.aggregation], strict=True)
+                # A seed for each problem, so that what one draws by luck does not repeat in the others.
+                self._estimate(problem, pool, question, draws, f"{seed} {place}")
+                for place, (problem, pool) in enumerate(zip(self.problems, pools[question.aggregation], strict=True))
             ]
             for question in questions
         ]
         values = [tuple(estimate.value for estimate in column) for column in columns]
         return [
-            Row(question, value, all(e.exact for e in column), band, self._tokens(question.k))
+            Row(question, value, all(e.all_subsets for e in column), band, self._tokens(question.k))
             for question, column, value, band in zip(
                 questions, columns, values, intervals(values, seed=seed), strict=True
             )
         ]
 
-    def _estimate(self, problem: Answered, pool: Pool, question: Question, draws: int, seed: int) -> Estimate:
+    def _estimate(self, problem: Answered, pool: Pool, question: Question, draws: int, seed: str) -> Estimate:
         record = problem.record
         if question.measure == "returned":
             if record.correct is None and record.error is None and pool.n > 1:

@@ -1,21 +1,16 @@
 """Stored samples, made ready for votes: their answers, canonical keys, grades and scores. Knows no estimate."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
 from typing import NamedTuple
 
 from bench.grading.grade import answers_correct
 from bench.stored.records import Record, SampleRecord
 from prm import Aggregation, aggregate
 from strategies.allocation.difficulty import Attempt
-from strategies.answers import canonical, extract, vote
+from strategies.answers import canonical, extract
 from strategies.core.contracts import Candidate, Chunk, FinishReason, Sample
-
-Level = list[int]
-"""Samples between which the vote knows no better one."""
 
 
 @dataclass(frozen=True)
@@ -37,46 +32,6 @@ class Pool:
     @property
     def n(self) -> int:
         return len(self.candidates)
-
-    @cached_property
-    def voters(self) -> list[int]:
-        """The samples that did not fail and have an answer: no other can be right."""
-        return [i for i in self._sound if self.keys[i] is not None]
-
-    @cached_property
-    def contenders(self) -> list[Level]:
-        """By level, those that a choice of the best looks at: beside the voters, what is finished without an answer."""
-        return self._levels(i for i in self._sound if self.keys[i] is not None or self.candidates[i].sample.finished)
-
-    @cached_property
-    def clusters(self) -> list[list[Level]]:
-        """The voters by answer, each answer's by level."""
-        named: dict[str | None, list[Level]] = {}
-        for level in self._levels(self.voters):
-            for key in dict.fromkeys(self.keys[i] for i in level):
-                named.setdefault(key, []).append([i for i in level if self.keys[i] == key])
-        return list(named.values())
-
-    @property
-    def _sound(self) -> list[int]:
-        return [i for i, c in enumerate(self.candidates) if c.sample.finish_reason != "error"]
-
-    def _levels(self, among: Iterable[int]) -> list[Level]:
-        """Samples by what the vote itself thinks of them alone, best first."""
-        samples = list(among)
-        ranking = [samples[place] for place in self._ranked(samples)]
-        levels = [[i] for i in ranking[:1]]
-        for better, worse in pairwise(ranking):
-            # Placed first, the worse one wins only if it is no worse.
-            if self._ranked([worse, better])[0] == 0:
-                levels[-1].append(worse)
-            else:
-                levels.append([worse])
-        return levels
-
-    def _ranked(self, among: Sequence[int]) -> tuple[int, ...]:
-        # Of equal answers a vote returns the best, whatever it goes by.
-        return vote([self.candidates[i] for i in among], ["the same"] * len(among), "majority").ranking
 
 
 class Answered(NamedTuple):

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from bench.failures import check_file, fail
 from bench.rescoring.estimates import RETURNED, Comparison, Question, Row, Stored, compare, load, paired
-from bench.rescoring.estimators import DRAWS, MEASURES, Measure
+from bench.rescoring.subsets import DRAWS, MEASURES, Measure
 from bench.stats.tables import Sheet, band, count, p_value, percent, show
 from bench.stored.records import RecordError
 from prm import AGGREGATIONS, Aggregation
@@ -66,7 +66,7 @@ def command(
     ] = None,
     against: Annotated[Path | None, typer.Option(help="Another run, compared on the problems that both have.")] = None,
     draws: Annotated[
-        int, typer.Option(min=100, help="Subsets drawn of a problem's samples where there are too many to take all.")
+        int, typer.Option(min=100, help="Subsets drawn of a problem's samples where there are more than that.")
     ] = DRAWS,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws and of the bootstrap.")] = 0,
     out: Annotated[Path | None, typer.Option(help="A .json or .md file to write.")] = None,
@@ -213,7 +213,7 @@ def _interval(row: Row) -> str:
 
 
 def _over(row: Row, draws: int) -> str:
-    return "all subsets" if row.exact else f"{draws:,} draws"
+    return "all subsets" if row.all_subsets else f"{draws:,} draws"
 
 
 def _notes(stored: Stored, rows: Sequence[Row], seed: int) -> list[str]:
@@ -237,7 +237,7 @@ def row_data(row: Row) -> dict[str, Any]:
         **asdict(row.question),
         "mean": row.mean,
         **row.interval._asdict(),
-        "exact": row.exact,
+        "all_subsets": row.all_subsets,
         "completion_tokens": row.completion_tokens,
     }
 

@@ -24,7 +24,6 @@ def test_answers_are_read_keyed_and_graded_as_the_server_does_it() -> None:
     assert problem.keys[0] == problem.keys[1] != problem.keys[3]
     assert problem.correct == (True, True, False, False, False)
     samples = problem.pool()
-    assert samples.voters == [0, 1, 3]
     assert [c.sample.finish_reason for c in samples.candidates] == ["stop", "stop", "length", "stop", "error"]
 
 
@@ -51,10 +50,3 @@ def test_a_sample_that_could_be_chosen_and_has_no_score_is_named(
     (problem,) = asyncio.run(answered([Record(gold="1", samples=(sample,))]))
     assert problem.unscored(None) == stored
     assert problem.unscored("min") == by_step
-
-
-def test_of_equals_in_a_level_none_is_preferred() -> None:
-    samples = tuple(SampleRecord(answer=answer, score=score) for answer, score in [("1", 0.5), ("2", 0.9), ("1", 0.5)])
-    (problem,) = asyncio.run(answered([Record(gold="1", samples=samples)]))
-    assert problem.pool().contenders == [[1], [0, 2]]
-    assert sorted(problem.pool().clusters) == [[[0, 2]], [[1]]]
