@@ -114,7 +114,7 @@ def create_app(
     app.state.service, app.state.endpoints = service, endpoints
     app.state.keys, app.state.admission, app.state.drain = keys, admission, drain
     app.state.traces = Traces(settings)
-    app.state.metrics = Shown(counts, engine, prms, admission, service.drift, app.state.traces)
+    app.state.metrics = Shown(counts, engine, prms, admission, app.state.traces)
     app.state.usage, app.state.tracing = counts.usage_of_owners, tracing
     for router in ROUTERS:
         app.include_router(router)

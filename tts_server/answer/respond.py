@@ -22,7 +22,6 @@ from tts_server.middleware.error_responses import error_response
 from tts_server.middleware.stack import BATCH_LINE
 from tts_server.observe.traces.store import Traces
 from tts_server.planning.plan import Plan
-from tts_server.planning.service import Service
 
 log = logging.getLogger(__name__)
 
@@ -167,9 +166,6 @@ class Reply(Response):
         except Exception as error:
             await self._fail(error, sender, scope, receive, send)
         self._log()
-        service: Service = scope["app"].state.service
-        for plan in self._answer.plans:
-            service.drift.ended(plan.account.final)
 
     async def _fail(self, error: Exception, sender: "_Sender", scope: Scope, receive: Receive, send: Send) -> None:
         answer = translate(error)

@@ -9,7 +9,6 @@ from strategies.allocation.policy_table import InUse
 from strategies.core.latency import Latencies
 from tts_server.config import Settings
 from tts_server.engines.base import ServedEngine
-from tts_server.planning.drift import Drift
 
 
 @runtime_checkable
@@ -36,9 +35,6 @@ class Service:
     """Unix seconds of the start: the `created` of every listed model."""
     latencies: Latencies = field(default_factory=Latencies)
     """What generating and scoring take at the moment."""
-    drift: Drift = field(default_factory=Drift)
-    """Whether what is predicted of answers still fits."""
-
     policy: InUse | None = None
     """How compute is spent best on the model, where it was measured."""
 

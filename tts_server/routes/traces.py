@@ -12,7 +12,6 @@ from tts_server.middleware.json_route import JSONRoute
 from tts_server.middleware.stack import owner_of
 from tts_server.observe.traces.feedback import Feedback
 from tts_server.observe.traces.store import Traces
-from tts_server.planning.service import Service
 from tts_server.schema.feedback import FeedbackRequest
 
 router = APIRouter(route_class=JSONRoute)
@@ -61,9 +60,5 @@ async def trace(request: Request, id: str) -> dict[str, Any]:  # noqa: A002  its
 async def feedback(request: Request, id: str, body: FeedbackRequest) -> dict[str, Any]:  # noqa: A002  its name in the API
     """Says of a search's answer whether it was right, or how good; in place of what was said before."""
     traces: Traces = request.app.state.traces
-    service: Service = request.app.state.service
-    said = Feedback(body.correct, body.score, body.comment)
-    kept = await traces.judge(id, owner_of(request), said)
-    final = (await traces.get(id, owner_of(request)))["final"] or {}
-    service.drift.observed(id, final.get("decision"), said.outcome)
+    kept = await traces.judge(id, owner_of(request), Feedback(body.correct, body.score, body.comment))
     return {"object": "trace.feedback", "trace_id": id, **kept}

@@ -60,6 +60,7 @@ class Metrics:
         }
         self.discarded = f.DISCARDED.counter(registry)
         self.stops = f.STOPS.counter(registry)
+        self.decisions = f.DECISIONS.counter(registry)
         self.prm_batch = f.PRM_BATCH.histogram(registry)
         self.prm_wait = f.PRM_WAIT.histogram(registry)
         self.queue_wait = f.QUEUE_WAIT.histogram(registry)
@@ -122,6 +123,8 @@ class Metrics:
                 strategy.discarded.inc(lost)
             if plan.account.stop_reason:
                 self.stops.labels(plan.strategy, plan.account.stop_reason).inc()
+            if (final := plan.account.final) and final.decision is not None:
+                self.decisions.labels("true" if final.decision.get("explored") else "false").inc()
 
     def _count(self, labels: tuple[str, str, str]) -> None:
         if (counter := self._requests.get(labels)) is None:

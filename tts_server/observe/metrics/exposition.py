@@ -12,7 +12,6 @@ from tts_server.observe.metrics.counts import Metrics
 from tts_server.observe.metrics.foreign import PassedOn, Scraped, merged, of_process
 from tts_server.observe.metrics.gauges import Now, UpstreamCounts, Watched
 from tts_server.observe.traces.store import Traces
-from tts_server.planning.drift import Drift
 from tts_server.prm_serving.memory import Remembered
 
 
@@ -47,7 +46,6 @@ class Shown:
         engine: what else is looked at, as the rest.
         prms: reward models; batches of those in this process are counted from here on.
         admission: where calls wait, which is counted from here on as well.
-        drift: whether a policy still fits.
         traces: their store.
     """
 
@@ -57,7 +55,6 @@ class Shown:
         engine: ServedEngine,
         prms: Sequence[ProcessRewardModel],
         admission: Admission,
-        drift: Drift,
         traces: Traces,
     ) -> None:
         admission.on_wait = metrics.queue_wait.observe
@@ -75,7 +72,7 @@ class Shown:
         names = [prm.name for prm in prms]
         Now(
             metrics,
-            Watched(engine, admission, names, upstreams, drift.snapshot, lambda: traces.dropped, self._passed_on),
+            Watched(engine, admission, names, upstreams, lambda: traces.dropped, self._passed_on),
         )
 
     async def text(self) -> bytes:

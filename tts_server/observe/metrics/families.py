@@ -156,20 +156,6 @@ DECISIONS = Family(
     "Searches that `compute_optimal` has chosen; `explored` are those that it chose to learn.",
     ("explored",),
 )
-FEEDBACK = Family("tts_feedback_answers", "gauge", "Answers of late of which a client has said how right they are.")
-PREDICTED = Family("tts_predicted_accuracy", "gauge", "Mean accuracy that was predicted of those answers.")
-OBSERVED = Family("tts_observed_accuracy", "gauge", "Mean of what clients have said of them.")
-CALIBRATION = Family("tts_calibration_error", "gauge", "Expected calibration error of the one against the other.")
-STABILITY = Family(
-    "tts_population_stability_index", "gauge", "Of the predictions of late against the first ones since the start."
-)
-AGREEMENT = Family("tts_vote_agreement", "gauge", "Mean share of the returned answers in their votes, of late.")
-DRIFT = Family(
-    "tts_drift_alarm",
-    "gauge",
-    "1 where the policy no longer fits, by what tells it: `calibration`, `population` or `agreement`.",
-    ("why",),
-)
 TRACES_DROPPED = Family("tts_traces_dropped_total", "counter", "Records of searches that could not be written down.")
 BUILD = Family("tts_build_info", "gauge", "Always 1; what is running.", ("version", "model", "prm"))
 

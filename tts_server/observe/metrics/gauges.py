@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, get_args, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from prometheus_client.metrics_core import Metric
 
@@ -11,7 +11,6 @@ from tts_server import __version__
 from tts_server.engines.base import Restarted
 from tts_server.observe.metrics import families as f
 from tts_server.observe.metrics.counts import NO_SEARCH, Metrics
-from tts_server.planning.drift import Snapshot, Why
 from tts_server.planning.plan import Plan
 
 
@@ -80,7 +79,6 @@ class Watched:
     queue: Queue
     prms: Sequence[str]
     upstreams: Callable[[], Sequence[UpstreamCounts]]
-    drift: Callable[[], Snapshot]
     traces_dropped: Callable[[], int]
     scrapes: Scrapes
 
@@ -111,7 +109,6 @@ class Now:
         engine = self._watched.engine
         yield f.ENGINE_UP.read([((), engine.healthy)])
         yield f.RESTARTS.read([((), engine.restarts)] if isinstance(engine, Restarted) else ())
-        yield from self._policy()
         yield f.TRACES_DROPPED.read([((), self._watched.traces_dropped())])
         yield f.BUILD.read([((__version__, engine.model, ",".join(self._watched.prms)), 1)])
 
@@ -134,21 +131,6 @@ class Now:
             tokens[owner, "prm"] += usage.cost.prm_tokens
         yield f.OWNER_REQUESTS.read(sorted(requests.items()))
         yield f.OWNER_TOKENS.read(sorted(tokens.items()))
-
-    def _policy(self) -> Iterator[Metric]:
-        drift = self._watched.drift()
-        chosen = {"false": drift.decided - drift.explored, "true": drift.explored}
-        yield f.DECISIONS.read(((explored,), count) for explored, count in chosen.items())
-        yield f.FEEDBACK.read([((), drift.observed)])
-        for family, value in (
-            (f.PREDICTED, drift.predicted),
-            (f.OBSERVED, drift.accuracy),
-            (f.CALIBRATION, drift.ece),
-            (f.STABILITY, drift.psi),
-            (f.AGREEMENT, drift.agreement),
-        ):
-            yield family.read([] if value is None else [((), value)])
-        yield f.DRIFT.read(((why,), why in drift.alarms) for why in get_args(Why))
 
     def _upstreams(self) -> Iterator[Metric]:
         up, failed, retried, failovers = dict[str, bool](), Counter[tuple[str, str]](), Counter[str](), Counter[str]()

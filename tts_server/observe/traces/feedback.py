@@ -30,11 +30,6 @@ class Feedback:
     comment: str | None = None
     created: float = field(default_factory=time.time)
 
-    @property
-    def outcome(self) -> float:
-        """How right the answer was, from 0 to 1."""
-        return float(self.correct) if self.correct is not None else self.score or 0.0
-
     def body(self, *, full: bool) -> dict[str, Any]:
         """As it is kept and shown; the comment only where texts may be kept."""
         said = {"created": self.created, "correct": self.correct, "score": self.score}

@@ -182,6 +182,15 @@ def test_a_budget_that_ends_a_search_is_counted_by_its_limit() -> None:
     asyncio.run(main())
 
 
+def test_a_decision_is_counted_by_whether_it_was_made_to_learn() -> None:
+    async def main() -> None:
+        async with serving(FakeEngine()) as client:
+            await ask(client, tts={"strategy": "compute_optimal"})
+            assert await value(client, "tts_decisions_total", explored="false") == 1
+
+    asyncio.run(main())
+
+
 def test_scores_that_no_search_asked_for_are_counted_too() -> None:
     async def main() -> None:
         async with serving(prms=[FakePRM()]) as client:

@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-import pytest
 from metered import samples, value
 from serving import ask, serving, until
 from starlette.applications import Starlette
@@ -19,7 +18,6 @@ from tts_server.engines.openai_http import OpenAIEngine
 from tts_server.middleware.endpoints import Endpoints
 from tts_server.observe.metrics.counts import Metrics
 from tts_server.observe.metrics.gauges import Now, Watched
-from tts_server.planning.drift import Drift
 
 VLLM = (
     "# HELP vllm:num_requests_running Running.\n# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 3\n"
@@ -52,10 +50,10 @@ class Replica(Other):
     failovers = 4
 
 
-def shown(*upstreams: Other, drift: Drift | None = None, part: Any = None) -> dict[str, dict[tuple[str, ...], float]]:
+def shown(*upstreams: Other, part: Any = None) -> dict[str, dict[tuple[str, ...], float]]:
     """By name, the value of each set of labels."""
     metrics, part = Metrics(Endpoints()), part or Part()
-    Now(metrics, Watched(part, part, ["p"], lambda: upstreams, (drift or Drift()).snapshot, lambda: 7, part))
+    Now(metrics, Watched(part, part, ["p"], lambda: upstreams, lambda: 7, part))
     told: dict[str, dict[tuple[str, ...], float]] = {}
     for family in metrics.registry.collect():
         for sample in family.samples:
@@ -83,23 +81,6 @@ def test_upstreams_are_shown_by_where_they_are() -> None:
     assert told["tts_upstream_errors_total"] == {("http://a", "connect"): 5, ("http://a", "timeout"): 2}
     assert told["tts_upstream_retries_total"] == {("http://a",): 6, ("http://b",): 3}
     assert told["tts_upstream_failovers_total"] == {("http://a",): 4}
-
-
-def test_a_policy_that_no_longer_fits_is_shown() -> None:
-    assert "tts_calibration_error" not in shown()
-    drift = Drift()
-    for place in range(60):
-        decision = {"predicted_accuracy": 0.9, "agreement": 0.8, "explored": place < 6}
-        drift.decided(decision)
-        drift.observed(f"trace-{place}", decision, 0.0)
-    told = shown(drift=drift)
-    assert told["tts_decisions_total"] == {("false",): 54, ("true",): 6}
-    assert told["tts_feedback_answers"] == {(): 60}
-    assert told["tts_predicted_accuracy"] == {(): pytest.approx(0.9)}
-    assert told["tts_observed_accuracy"] == {(): 0}
-    assert told["tts_calibration_error"] == {(): pytest.approx(0.9)}
-    assert told["tts_vote_agreement"] == {(): pytest.approx(0.8)}
-    assert told["tts_drift_alarm"] == {("calibration",): 1, ("population",): 0, ("agreement",): 0}
 
 
 def test_calls_that_wait_for_their_turn_are_counted() -> None:
