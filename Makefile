@@ -30,6 +30,7 @@ check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy examples
 	$(BIN)/hadolint docker/Dockerfile.*
 	$(BIN)/python requirements/audit.py
 	$(BIN)/python -m pytest -q tests/test_architecture.py

@@ -35,6 +35,7 @@ from tts_server.observe.traces.store import Traces
 from tts_server.planning.plan import check_options
 from tts_server.planning.policy_tables import policy_of
 from tts_server.planning.service import Service
+from tts_server.prm_serving.plugins import plugged_in, plugins
 from tts_server.prm_serving.source import Source, parse
 from tts_server.raw_output import captured
 from tts_server.routes import ROUTERS, routes
@@ -284,6 +285,8 @@ def _build_prm(source: Source, settings: Settings, engine: ServedEngine) -> Proc
         from tts_server.prm_serving.judge_engine import Verifier  # noqa: PLC0415
 
         return Judge(Verifier(engine))
+    if source.kind in plugins():
+        return plugged_in(source.kind, settings.prm_args)
     from tts_server.prm_serving.loading import load  # noqa: PLC0415
 
     return load(source, settings, engine)

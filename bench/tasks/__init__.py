@@ -1,19 +1,51 @@
 """Tasks: the problems of a benchmark, their gold answers, and the prompts they are asked with. Knows no server.
 
-A task is one file of this package with one `Source`. Any JSONL file with a question and a gold answer is a task too.
+A task is one file of this package with one `Source`. Packages outside name theirs by the entry point group
+`tts_server.tasks`. Any JSONL file with a question and a gold answer is a task too.
 """
 
+import logging
 import os
 import pkgutil
+from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from bench.tasks import hub, jsonl
-from bench.tasks.base import Problem, Source, Task, TaskError, fingerprint
+from bench.tasks.base import (
+    Problem,
+    Row,
+    RowError,
+    Source,
+    Task,
+    TaskError,
+    fingerprint,
+    numeric_gold,
+    optional_text,
+    text,
+)
 from bench.tasks.prompts import PROMPTS, PromptTemplate, prompt
 
-__all__ = ["PROMPTS", "Problem", "PromptTemplate", "Task", "TaskError", "load", "prompt", "registry"]
+__all__ = [
+    "PROMPTS",
+    "Problem",
+    "PromptTemplate",
+    "Row",
+    "RowError",
+    "Source",
+    "Task",
+    "TaskError",
+    "load",
+    "numeric_gold",
+    "optional_text",
+    "prompt",
+    "registry",
+    "text",
+]
+
+log = logging.getLogger(__name__)
 
 DATA_VARIABLE = "TTS_BENCH_DATA"
 """The environment variable that names the data directory, if the caller names none."""
@@ -21,10 +53,24 @@ DATA_VARIABLE = "TTS_BENCH_DATA"
 
 @cache
 def registry() -> dict[str, Source]:
-    """Every named task, sorted."""
+    """Every named task, sorted; one of this package keeps its name before one of another package."""
     modules = (import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__))
     sources = [source for module in modules for source in vars(module).values() if isinstance(source, Source)]
-    return {source.name: source for source in sorted(sources, key=lambda source: source.name)}
+    named = {source.name: source for source in [*_plugins(), *sources]}
+    return dict(sorted(named.items()))
+
+
+def _plugins() -> Iterator[Source]:
+    for point in entry_points(group="tts_server.tasks"):
+        try:
+            source = point.load()
+        except (Exception, SystemExit) as error:
+            log.warning("tasks: %s is left out: %s does not load: %s", point.name, point.value, error)
+            continue
+        if isinstance(source, Source):
+            yield source
+        else:
+            log.warning("tasks: %s is left out: %s is no Source", point.name, point.value)
 
 
 def load(
@@ -68,8 +114,10 @@ def _of_file(path: str, split: str | None) -> Task:
 def _of_source(source: Source, data: Path | None, split: str) -> Task:
     if split not in source.files:
         raise TaskError(f"{source.name} has no split {split!r}; it has {', '.join(source.splits)}")
+    if source.hub is None and data is None and not os.environ.get(DATA_VARIABLE):
+        raise TaskError(f"{source.name} is on no hub; name the directory of its files by --data or {DATA_VARIABLE}")
     file = (data or Path(os.environ.get(DATA_VARIABLE, ""))) / source.files[split]
-    if data is None and not (os.environ.get(DATA_VARIABLE) and file.exists()):
+    if source.hub is not None and data is None and not (os.environ.get(DATA_VARIABLE) and file.exists()):
         return _task(source.name, split, f"hub:{source.hub}", hub.problems(source, split), source.prompts)
     if not file.exists():
         raise TaskError(f"there is no file {file}, where {source.name} is read from (the data directory is {data})")

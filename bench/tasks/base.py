@@ -59,8 +59,8 @@ class Source:
     name: str
     files: Mapping[str, str]
     """Split, as the hub calls it too → the file's name in a data directory. The first split is the default."""
-    hub: str
-    """The data set's name on the Hugging Face hub."""
+    hub: str | None
+    """The data set's name on the Hugging Face hub; None where its files are in a data directory only."""
     read: Callable[[Row, str], Problem]
     """A record and the id it gets if it has none of its own → the problem. Raises RowError."""
     config: str | None = None

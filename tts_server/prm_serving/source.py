@@ -5,6 +5,7 @@ from pathlib import PurePath
 
 from prm.families.detect import FAMILIES
 from tts_server.config import ConfigError
+from tts_server.prm_serving.plugins import plugins
 
 BUILT_IN = ("judge", "generative", "fake", "none")
 """Those that need no model of their own."""
@@ -17,7 +18,7 @@ class Source:
     """One reward model."""
 
     kind: str
-    """One of `KINDS`, or of `BUILT_IN` where there is no model."""
+    """One of `KINDS`; of `BUILT_IN`, or the name of a plug-in, where there is no model."""
     model: str = ""
     """A name of the catalog, a directory or a hub id; with `lora`, the adapter's directory."""
 
@@ -50,14 +51,14 @@ def parse(text: str) -> list[Source]:
 
 
 def _source(text: str) -> Source:
-    if text in BUILT_IN:
+    if text in BUILT_IN or text in plugins():
         return Source(text)
     kind, colon, model = text.partition(":")
     if not colon:
         kind, model = "auto", kind
     if kind not in KINDS or not model:
         raise ConfigError(
-            f"prm: {text!r} is no reward model; it is {', '.join(BUILT_IN)}, or KIND:MODEL with a directory, a hub id "
-            f"or a name of `tts-server models list`, where KIND is one of {', '.join(KINDS)}"
+            f"prm: {text!r} is no reward model; it is {', '.join([*BUILT_IN, *plugins()])}, or KIND:MODEL with a "
+            f"directory, a hub id or a name of `tts-server models list`, where KIND is one of {', '.join(KINDS)}"
         )
     return Source(kind, model)
