@@ -18,7 +18,18 @@ from prm import ProcessRewardModel, split_steps
 from strategies import strategy
 from strategies.best_of_n import HowToAggregate
 from strategies.core.account import Account, BudgetSpent
-from strategies.core.contracts import Candidate, Engine, Event, Incumbent, Progress, Refused, Sample, Selector, Task
+from strategies.core.contracts import (
+    Candidate,
+    Engine,
+    Event,
+    Incumbent,
+    Progress,
+    Refused,
+    Sample,
+    Selector,
+    Task,
+    numbers_of,
+)
 from strategies.sampling.draw import (
     candidates_of,
     draw,
@@ -141,7 +152,8 @@ def revised(task: Task, previous: Candidate | None) -> Task:
         {"role": "assistant", "content": previous.text.rpartition("</think>")[2].strip()},
         {"role": "user", "content": verdict},
     )
-    return replace(task, prompt=replace(task.prompt, messages=(*task.prompt.messages, *turns)))
+    parents = numbers_of([previous.sample])
+    return replace(task, prompt=replace(task.prompt, messages=(*task.prompt.messages, *turns), parents=parents))
 
 
 def seeded(task: Task, place: int) -> Task:

@@ -13,7 +13,7 @@ from prm import ProcessRewardModel
 from strategies import strategy
 from strategies.answers import canonical, extract
 from strategies.core.account import Account
-from strategies.core.contracts import Engine, Event, Task
+from strategies.core.contracts import Engine, Event, Task, numbers_of
 from strategies.sampling.dialogue import aside, ask, seeded
 from strategies.sampling.draw import refuse_choices, refuse_logprobs
 from strategies.sampling.prompts import Examples, SystemPrompt, prompted
@@ -101,7 +101,8 @@ class Exit:
 
     async def _probed(self, chain: Chain) -> str | None:
         """The answer that the model would give now; None where it gives none or hesitates."""
-        prompt = replace(chain.task.prompt, token_ids=chain.ids + self.probe.ids)
+        ids = chain.ids + self.probe.ids
+        prompt = replace(chain.task.prompt, token_ids=ids, parents=numbers_of([chain.sample]))
         sampling = seeded(aside(chain.task.sampling, self.probe_tokens), "probe", chain.index, chain.parts)
         reply = await ask(chain.engine, prompt, sampling)
         answer = extract(self.probe.text + reply.text, truncated=not reply.finished)

@@ -13,7 +13,7 @@ from strategies import strategy
 from strategies.best_of_n import HowToAggregate
 from strategies.core.account import Account
 from strategies.core.concurrency import together
-from strategies.core.contracts import Engine, Event, Final, Progress, Refused, Sample, Task
+from strategies.core.contracts import Engine, Event, Final, Progress, Refused, Sample, Task, numbers_of
 from strategies.sampling.prompts import Examples, SystemPrompt, prompted
 from strategies.search.thought_calls import (
     UNVALUED,
@@ -62,6 +62,10 @@ class Thought:
     @property
     def text(self) -> str:
         return self.sample.text
+
+    @property
+    def number(self) -> int | None:
+        return self.sample.number
 
 
 @strategy("graph_of_thoughts", paper="2308.09687", scored=True)
@@ -164,7 +168,7 @@ class Search:
             case Refine(instruction=told):
                 return await self._write(name, [(thought,) for thought in taken], 1, told or _REFINE)
             case Score(samples=samples):
-                values = await self.evaluator.values([thought.text for thought in taken], samples)
+                values = await self.evaluator.values(taken, samples)
                 return [replace(thought, value=value) for thought, value in zip(taken, values, strict=True)]
             case KeepBest(n=n):
                 return sorted(taken, key=lambda thought: thought.value.value, reverse=True)[:n]
@@ -174,8 +178,10 @@ class Search:
         drawn: dict[int, list[Sample]] = {}
 
         async def think(place: int) -> None:
-            shown = _shown(groups[place])
-            prompt = self.policy.told("\n\n".join(filter(None, [shown, told]))) if told else self.policy.task.prompt
+            prompt = self.policy.task.prompt
+            if told:
+                parents = numbers_of(thought.sample for thought in groups[place])
+                prompt = self.policy.told("\n\n".join(filter(None, [_shown(groups[place]), told])), parents)
             drawn[place] = await self.policy.think(prompt, self.policy.sampling, k, name, place)
 
         await together([think(place) for place in range(len(groups))])

@@ -15,7 +15,7 @@ from prm import ProcessRewardModel
 from strategies import strategy
 from strategies.core.account import Account
 from strategies.core.concurrency import together
-from strategies.core.contracts import Engine, Event, Final, Incumbent, Progress, Sample, Task
+from strategies.core.contracts import Engine, Event, Final, Incumbent, Progress, Sample, Task, numbers_of
 from strategies.sampling.dialogue import conversation, seeded
 from strategies.sampling.draw import candidates_of, draw, elect, succeeded, with_temperature
 from strategies.sampling.prompts import Examples, SystemPrompt, prompted
@@ -105,6 +105,7 @@ def aggregating(task: Task, proposals: Sequence[Sample]) -> Task:
         return task
     answers = (sample.text.rpartition("</think>")[2].strip() for sample in proposals)
     listed = "\n\n".join(f"{i}. {answer}" for i, answer in enumerate(answers, 1))
+    task = replace(task, prompt=replace(task.prompt, parents=numbers_of(proposals)))
     return prompted(task, f"{AGGREGATE}\n\nAnswers of the assistants:\n\n{listed}", None)
 
 

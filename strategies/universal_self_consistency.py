@@ -17,7 +17,19 @@ from prm import ProcessRewardModel
 from strategies import strategy
 from strategies.best_of_n import SampleCount
 from strategies.core.account import Account, BudgetSpent
-from strategies.core.contracts import Candidate, Engine, Event, Final, Message, Progress, Prompt, Sample, Sampling, Task
+from strategies.core.contracts import (
+    Candidate,
+    Engine,
+    Event,
+    Final,
+    Message,
+    Progress,
+    Prompt,
+    Sample,
+    Sampling,
+    Task,
+    numbers_of,
+)
 from strategies.sampling.draw import candidates_of, draw, elect, refuse_choices
 from strategies.sampling.prompts import Examples, SystemPrompt, prompted
 from strategies.sampling.streams import sub_seed
@@ -68,7 +80,8 @@ async def universal_self_consistency(
         judging = Sampling(max_tokens=verdict_tokens, temperature=verdict_temperature, seed=own_seed)
         place = None
         try:
-            said = await _answer(engine, asking(task, [texts[i] for i in offered]), judging)
+            shown = numbers_of(candidates[i].sample for i in offered)
+            said = await _answer(engine, asking(task, [texts[i] for i in offered], shown), judging)
             place = verdict(said, len(offered))
         except BudgetSpent:
             said = "no budget is left"
@@ -79,7 +92,7 @@ async def universal_self_consistency(
     yield await _final(candidates, chosen, sorted(offered), fallback, account)
 
 
-def asking(task: Task, responses: Sequence[str]) -> Prompt:
+def asking(task: Task, responses: Sequence[str], parents: tuple[int, ...] = ()) -> Prompt:
     """The paper's question, in the place of the last user turn; what the system was told is for the samples alone."""
     messages = task.prompt.messages
     last = max((i for i, m in enumerate(messages) if m["role"] == "user"), default=len(messages))
@@ -88,7 +101,7 @@ def asking(task: Task, responses: Sequence[str]) -> Prompt:
     content = f"I have generated the following responses to the question: {task.question}\n\n{listed}\n\n{_ASK}"
     template = {**task.prompt.template, "add_generation_prompt": True, "continue_final_message": False}
     ask: Message = {"role": "user", "content": content}
-    return Prompt((*earlier, ask), template=template)
+    return Prompt((*earlier, ask), template=template, parents=parents)
 
 
 def verdict(text: str, responses: int) -> int | None:

@@ -30,7 +30,7 @@ ROOMS = {
     "prm/families": "prm",
     "strategies/core": "",
     "strategies/answers": "core",
-    "strategies/record": "answers core",
+    "strategies/record": "core",
     "strategies/sampling": "answers core",
     "strategies/search": "answers core sampling",
     "strategies/allocation": "answers core sampling search",

@@ -220,8 +220,7 @@ class Allocation:
     async def _arm(self, cell: Cell) -> AsyncGenerator[Event, None]:
         """Runs an arm on what was drawn already."""
         options = complete_options(cell)
-        told = {"on_pass": self._account.recorder.passed} if self._account.recorder else {}
-        replay = ReplayEngine(self._engine, self._task.prompt, self._task.sampling, **told)
+        replay = ReplayEngine(self._engine, self._task.prompt, self._task.sampling)
         replay.keep(self._seen.samples)
         if cell.strategy in VOTES:
             options |= {"n": max(1, replay.kept)} | ({"stopping": "none"} if "stopping" in options else {})

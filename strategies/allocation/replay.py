@@ -7,7 +7,7 @@ are. A sample's next step is as good as a fresh one: nothing but what came befor
 """
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -28,21 +28,12 @@ class ReplayEngine(EngineWrapper):
         engine: draws what is new, and is paid for it.
         prompt: what the samples answer.
         sampling: how they were drawn.
-        on_pass: told when a call is served a part of a sample: the sample's token ids, and the prompt's with what the
-            sample has up to the part's end.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        prompt: Prompt,
-        sampling: Sampling,
-        on_pass: Callable[[TokenIds, TokenIds], None] = lambda sample, path: None,
-    ) -> None:
+    def __init__(self, engine: Engine, prompt: Prompt, sampling: Sampling) -> None:
         super().__init__(engine)
         self._prompt = prompt
         self._sampling = sampling
-        self._on_pass = on_pass
         self._root: TokenIds | None = prompt.token_ids or None
         self._samples: list[Sample] = []
         self._served: dict[TokenIds, set[int]] = defaultdict(set)
@@ -124,10 +115,7 @@ class ReplayEngine(EngineWrapper):
             return None
         rest = _after(sample, beginning)
         part = _step(rest, sampling, own) if rest else None
-        if part and self._root:
-            own_ids = tuple(token for chunk in part for token in chunk.token_ids)
-            self._on_pass(sample.token_ids, self._root + beginning + own_ids)
-        return part
+        return [replace(part[0], number=sample.number), *part[1:]] if part else None
 
 
 def _same_chat(one: Prompt, other: Prompt) -> bool:
@@ -211,7 +199,7 @@ class ReplayPRM:
     async def score(
         self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None
     ) -> list[StepScores]:
-        keys = [(question, tuple(steps)) for steps in solutions]
+        keys = [(question, steps if isinstance(steps, tuple) else tuple(steps)) for steps in solutions]
         new = list(dict.fromkeys(key for key in keys if key not in self._known))
         if new:
             scores = await self._prm.score(question, [steps for _, steps in new], on_tokens=on_tokens)

@@ -71,21 +71,20 @@ class ScoringNote(Protocol):
 class Observer(Protocol):
     """Sees every call, sample, scoring and event of a search, and changes nothing."""
 
-    def call(self, prompt: Prompt, sampling: Sampling, n: int) -> AbstractContextManager[Callable[[Chunk], None], None]:
-        """A call of the engine that lasts while this is entered; what it gives takes each chunk."""
+    def call(
+        self, prompt: Prompt, sampling: Sampling, numbers: range
+    ) -> AbstractContextManager[Callable[[Chunk], None], None]:
+        """A call of the engine that lasts while this is entered; what it gives takes each chunk.
+
+        Args:
+            prompt: what the call continues; it names its parents.
+            sampling: how its samples are drawn.
+            numbers: those of its samples in the search.
+        """
         ...
 
     def scoring(self, solutions: Sequence[Sequence[str]]) -> AbstractContextManager[ScoringNote, None]:
-        """A call of the reward model that lasts while this is entered."""
-        ...
-
-    def passed(self, sample: TokenIds, path: TokenIds) -> None:
-        """A search begins with a part of a sample that was drawn whole: what goes on from there goes on from it.
-
-        Args:
-            sample: its token ids.
-            path: the prompt's, and the sample's up to the part's end.
-        """
+        """A call of the reward model that lasts while this is entered; a solution of `Steps` names its sample."""
         ...
 
     def see(self, event: Event) -> None:
@@ -277,6 +276,7 @@ class MeteredEngine(EngineWrapper):
         super().__init__(engine)
         self._account = account
         self._beginnings: set[TokenIds] = set()
+        self._drawn = 0
 
     async def encode(self, prompt: Prompt) -> TokenIds:
         account = self._account
@@ -296,16 +296,21 @@ class MeteredEngine(EngineWrapper):
         account, usage = self._account, self._account.usage
         first_call = usage.samples == 0
         n = self._admit(prompt.token_ids, n)
-        growing = set(range(n))
+        numbers = range(self._drawn, self._drawn + n)
+        self._drawn += n
+        growing, unseen = set(range(n)), set(range(n))
         timer = CallTimer(account.latency.engine, whole=first_call and not prompt.token_ids)
         account.live += n
         try:
             if first_call and account.prompt not in (None, prompt) and not usage.prompt_tokens and self.continues:
                 await self.encode(account.prompt)
-            with account.recorder.call(prompt, sampling, n) if account.recorder else nullcontext() as note:
+            with account.recorder.call(prompt, sampling, numbers) if account.recorder else nullcontext() as note:
                 async with aclosing(self._engine.generate(prompt, sampling, n)) as chunks:
                     while growing and not account.spent() and (chunk := await self._next(chunks, len(growing), n)):
                         timer.grown(chunk)
+                        if chunk.index in unseen:
+                            unseen.remove(chunk.index)
+                            chunk = replace(chunk, number=numbers[chunk.index])
                         if first_call and chunk.prompt_tokens:
                             usage.prompt_tokens = usage.prompt_tokens or chunk.prompt_tokens
                             usage.cached_tokens = min(chunk.cached_tokens, usage.prompt_tokens)
@@ -408,7 +413,9 @@ class MeteredPRM:
 
     async def _scored(self, question: str, solutions: Sequence[Sequence[str]], on_tokens: OnTokens) -> list[StepScores]:
         try:
-            results = await self._prm.score(question, solutions, on_tokens=on_tokens)
+            # A reward model, and what sends its call on, knows plain tuples only.
+            plain = [tuple(steps) for steps in solutions]
+            results = await self._prm.score(question, plain, on_tokens=on_tokens)
         except PRMInputError as error:
             if self._strict:
                 raise

@@ -1,6 +1,6 @@
 """The words all strategies share: what is asked, what an engine gives, what a search tells."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -40,6 +40,8 @@ class Prompt:
     template's own variables."""
     text: str = ""
     """What the token ids of a prompt that is no chat say: the question in place of the last user turn."""
+    parents: tuple[int, ...] = field(default=(), compare=False)
+    """The samples that it continues, or whose texts it shows, by their numbers; only the search's record reads them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,8 @@ class Chunk:
     """On a sample's last chunk, where the request fixes the answer's form."""
     refusal: str = ""
     """What the model says in place of an answer, where the engine tells that apart."""
+    number: int | None = field(default=None, compare=False)
+    """On a sample's first chunk: the sample's number in its search, which the search's account gives."""
 
 
 @runtime_checkable
@@ -258,9 +262,30 @@ class Sample:
         return self.chunks[-1].reading if self.chunks else None
 
     @property
+    def number(self) -> int | None:
+        """Its number in the search, or that of its last part; None where the account of a search has not seen it."""
+        return next((chunk.number for chunk in reversed(self.chunks) if chunk.number is not None), None)
+
+    @property
     def malformed(self) -> bool:
         """Whether it is not in the form that the request fixes."""
         return self.reading is not None and self.reading.answer is None
+
+
+def numbers_of(samples: Iterable[Sample]) -> tuple[int, ...]:
+    """The numbers of those samples that have one: what a prompt gives as its parents."""
+    return tuple([number for sample in samples if (number := sample.number) is not None])
+
+
+class Steps(tuple[str, ...]):
+    """A solution step by step, with the number of the sample that ends it."""
+
+    sample: int | None
+
+    def __new__(cls, steps: Iterable[str], sample: int | None) -> "Steps":
+        made = super().__new__(cls, steps)
+        made.sample = sample
+        return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
 """The record of one search while it runs: every engine call, sample and scoring in the order they began, every event.
 
-No strategy knows of it: an account's engine and reward model see all that happens, and `Lineage` finds what hangs below
-what. Nothing is kept that follows from something else that is kept.
+No strategy knows of it: an account's engine and reward model see all that happens. A prompt names the samples that it
+continues or shows, and a solution or a candidate the sample that ends it. Nothing is kept that follows from something
+else that is kept.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -16,13 +17,11 @@ from strategies.core.contracts import (
     Final,
     FinishReason,
     Incumbent,
-    Message,
     Progress,
     Prompt,
     Sampling,
-    TokenIds,
+    Steps,
 )
-from strategies.record.lineage import Lineage
 
 
 @dataclass(slots=True)
@@ -97,7 +96,6 @@ class Recorder:
     """Called when the search has ended, before whoever reads its events knows; does not raise."""
     calls: list[CallRecord] = field(default_factory=list)
     scorings: list[ScoringRecord] = field(default_factory=list)
-    lineage: Lineage = field(default_factory=Lineage)
     prompts: list[Prompt] = field(default_factory=list)
     """The request's own, and each different one that a call had."""
     events: list[tuple[float, Progress | Incumbent]] = field(default_factory=list)
@@ -106,12 +104,18 @@ class Recorder:
     error: Exception | None = None
     """Why the search failed."""
     ended_s: float | None = None
-    samples: int = 0
-    _seen: dict[int, int] = field(default_factory=dict)
-    """By what they say, the indexes of `prompts`."""
+    _places: dict[tuple[tuple[str, str], ...], int] = field(default_factory=dict)
+    """The indexes of `prompts`, by what their turns say."""
+    _parents: list[tuple[int, ...]] = field(default_factory=list)
+    """Of each sample, by its number."""
 
     def __post_init__(self) -> None:
         self._place(self.prompt)
+
+    @property
+    def samples(self) -> int:
+        """How many were begun."""
+        return self.calls[-1].first + len(self.calls[-1].samples) if self.calls else 0
 
     @property
     def now_s(self) -> float:
@@ -131,49 +135,55 @@ class Recorder:
         on_end, self.on_end = self.on_end, _nobody
         on_end()
 
-    def call(self, prompt: Prompt, sampling: Sampling, n: int) -> "Call":
+    def call(self, prompt: Prompt, sampling: Sampling, numbers: range) -> "Call":
         """Records a call that begins, until it is left."""
-        place, known = self._place(prompt)
-        parents = self.lineage.continued(prompt.token_ids) if prompt.token_ids else ()
-        if not prompt.token_ids and place:
-            parents = self.lineage.shown(place, _news(prompt.messages, self.prompt.messages), known=known)
-        samples = tuple(SampleRecord() for _ in range(n))
-        record = CallRecord(self.now_s, place, parents, sampling, self.samples, samples)
+        parents = self._nearest(prompt.parents)
+        samples = tuple(SampleRecord() for _ in numbers)
+        record = CallRecord(self.now_s, self._place(prompt), parents, sampling, numbers.start, samples)
         self.calls.append(record)
-        self.samples += n
-        return Call(self, record, prompt)
+        self._parents += [parents] * len(samples)
+        return Call(self, record)
 
     def scoring(self, solutions: Sequence[Sequence[str]]) -> "Scoring":
         """Records a call of the reward model that begins, until it is left."""
-        found = self.lineage.scored(solutions)
         read = tuple(
-            Solution(sample, () if sample is not None else tuple(steps))
-            for sample, steps in zip(found, solutions, strict=True)
+            Solution(steps.sample)
+            if isinstance(steps, Steps) and steps.sample is not None
+            else Solution(None, tuple(steps))
+            for steps in solutions
         )
         record = ScoringRecord(self.now_s, read)
         self.scorings.append(record)
         return Scoring(self, record)
 
-    def passed(self, sample: TokenIds, path: TokenIds) -> None:
-        """A search begins with a part of a sample that was drawn whole, see `Lineage.passed`."""
-        self.lineage.passed(sample, path)
+    def _place(self, prompt: Prompt) -> int:
+        """The prompt's index in `prompts`."""
+        chat = tuple((turn["role"], str(turn.get("content"))) for turn in prompt.messages)
+        if chat not in self._places:
+            self._places[chat] = len(self.prompts)
+            self.prompts.append(Prompt(prompt.messages, template=prompt.template))
+        return self._places[chat]
 
-    def _place(self, prompt: Prompt) -> tuple[int, bool]:
-        """The prompt's index, and whether it was there before."""
-        said = hash(tuple((turn["role"], str(turn.get("content"))) for turn in prompt.messages))
-        if said in self._seen:
-            return self._seen[said], True
-        self.prompts.append(Prompt(prompt.messages, template=prompt.template))
-        return self._seen.setdefault(said, len(self.prompts) - 1), False
+    def _nearest(self, parents: Iterable[int]) -> tuple[int, ...]:
+        """The parents without those that another of them was made from."""
+        parents = tuple(dict.fromkeys(parents))
+        if len(parents) < 2:
+            return parents
+        above: set[int] = set()
+        stack = list(parents)
+        while stack:
+            new = [number for number in self._parents[stack.pop()] if number not in above]
+            above.update(new)
+            stack += new
+        return tuple(sorted(number for number in parents if number not in above))
 
 
 class Call:
     """One call under way; tell it of each chunk."""
 
-    def __init__(self, recorder: Recorder, record: CallRecord, prompt: Prompt) -> None:
+    def __init__(self, recorder: Recorder, record: CallRecord) -> None:
         self._recorder = recorder
         self._record = record
-        self._prompt = prompt
         self._growing: dict[int, list[Chunk]] = {index: [] for index in range(len(record.samples))}
 
     def add(self, chunk: Chunk) -> None:
@@ -207,10 +217,6 @@ class Call:
             return
         sample.ended_s = self._recorder.now_s
         sample.finish_reason, sample.stop, sample.error = last.finish_reason, last.stop, last.error
-        ids = tuple([token for chunk in chunks for token in chunk.token_ids])
-        eos = last.finish_reason == "eos" and len(ids) == sample.completion_tokens
-        number, parents = self._record.first + index, self._record.parents
-        self._recorder.lineage.add(number, parents, self._prompt.token_ids, ids, sample.text, last.stop or "", eos)
 
 
 class Scoring:
@@ -232,7 +238,3 @@ class Scoring:
 def _cause(error: BaseException | None) -> Exception | None:
     """What failed; to be closed or cancelled is no failure."""
     return error if isinstance(error, Exception) else None
-
-
-def _news(messages: Sequence[Message], known: Sequence[Message]) -> list[Message]:
-    return [message for message in messages if message not in known]

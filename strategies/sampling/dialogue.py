@@ -22,8 +22,8 @@ def conversation(task: Task) -> tuple[Message, ...]:
     return task.prompt.messages
 
 
-def followed_by(task: Task, turns: Sequence[Message]) -> Prompt:
-    """The conversation with further turns, the first of them the assistant's.
+def followed_by(task: Task, turns: Sequence[Message], parents: tuple[int, ...] = ()) -> Prompt:
+    """The conversation with further turns, the first of them the assistant's, which show samples of these numbers.
 
     A client's last turn that was to be continued is the beginning of that first one.
     """
@@ -33,7 +33,7 @@ def followed_by(task: Task, turns: Sequence[Message]) -> Prompt:
         first = {**first, "content": text_of(messages[-1]) + text_of(first)}
         messages = messages[:-1]
     kept = {name: value for name, value in template.items() if name not in _CONTROLS}
-    return Prompt((*messages, first, *rest), template=kept)
+    return Prompt((*messages, first, *rest), template=kept, parents=parents)
 
 
 def said(text: str) -> Message:

@@ -17,6 +17,7 @@ from strategies.core.contracts import (
     Sample,
     Sampling,
     Selector,
+    Steps,
     Task,
 )
 
@@ -119,7 +120,7 @@ async def scored(
 
     Those without text have none, and those that the reward model cannot score.
     """
-    steps = [split_steps(c.text) if succeeded(c.sample) else () for c in candidates]
+    steps = [Steps(split_steps(c.text) if succeeded(c.sample) else (), c.sample.number) for c in candidates]
     results = iter(await prm.score(task.question, [s for s in steps if s])) if any(steps) else iter(())
     how = aggregation or prm.aggregation
     marked = list(candidates)

@@ -8,7 +8,7 @@ from prm import Aggregation, ProcessRewardModel
 from strategies.answers import canonical
 from strategies.core.account import Account, BudgetSpent
 from strategies.core.concurrency import together
-from strategies.core.contracts import Candidate, Engine, Final, Message, Sample, Selector, Task
+from strategies.core.contracts import Candidate, Engine, Final, Message, Sample, Selector, Task, numbers_of
 from strategies.sampling.dialogue import aside, ask, asked, followed_by, said, seeded
 from strategies.sampling.draw import candidates_of, elect, scored, succeeded
 
@@ -78,10 +78,10 @@ class Revisions:
         """Feedback, then a revision; a chain that fails stops at what it has."""
         first, sampling = chain.attempts[0], self.task.sampling
         chain.draft = None
-        turns = self._turns(chain)
+        turns, shown = self._turns(chain), numbers_of(self.candidates[i].sample for i in chain.kept[-CONTEXT:])
         review = await ask(
             self.engine,
-            followed_by(self.task, [*turns, asked(FEEDBACK)]),
+            followed_by(self.task, [*turns, asked(FEEDBACK)], shown),
             seeded(aside(sampling, self.feedback_tokens), "review", first, revision),
         )
         self._check(chain, review)
@@ -90,7 +90,11 @@ class Revisions:
             return
         chain.draft = await ask(
             self.engine,
-            followed_by(self.task, [*turns, asked(FEEDBACK), said(review.text), asked(REFINE)]),
+            followed_by(
+                self.task,
+                [*turns, asked(FEEDBACK), said(review.text), asked(REFINE)],
+                (*shown, *numbers_of([review])),
+            ),
             seeded(sampling, "revision", first, revision),
             index=first,
         )

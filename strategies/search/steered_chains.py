@@ -25,6 +25,7 @@ from strategies.core.contracts import (
     Sampling,
     Task,
     TokenIds,
+    numbers_of,
 )
 from strategies.sampling.dialogue import ask, seeded
 from strategies.sampling.draw import candidates_of, draw, elect, raise_if_all_failed, succeeded, with_temperature
@@ -133,7 +134,7 @@ class Chain:
                 self.sample.chunks.append(Chunk(self.index, finish_reason="length"))
             return False
         ids = self.ids + (forced.ids if forced else ())
-        prompt = replace(self.task.prompt, token_ids=ids)
+        prompt = replace(self.task.prompt, token_ids=ids, parents=numbers_of([self.sample]))
         stops, least = self.task.sampling.stop, self._least
         before = tail([self.sample], reach(stops)) + (forced.text if forced else "")
         border = Border(before, () if least else stops)

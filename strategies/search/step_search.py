@@ -30,6 +30,7 @@ from strategies.core.contracts import (
     Sampling,
     Selector,
     Task,
+    numbers_of,
 )
 from strategies.core.widening import Finishing
 from strategies.sampling.draw import elect, fail_growing, succeeded, with_temperature
@@ -195,7 +196,7 @@ class StepSearch:
             BudgetSpent: nothing more can be bought.
         """
         samples: dict[int, Sample] = {}
-        prompt = replace(self.task.prompt, token_ids=parent.token_ids)
+        prompt = replace(self.task.prompt, token_ids=parent.token_ids, parents=numbers_of(parent.samples[-1:]))
         sampling = self._sampling(parent, place, greedy, whole)
         stops = () if self._least(parent) else self.task.sampling.stop
         border = Border(parent.tail(reach(stops)), stops)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
@@ -16,7 +16,19 @@ from prm import Aggregation, ProcessRewardModel, aggregate, split_steps
 from strategies.answers import extract
 from strategies.core.account import BudgetSpent
 from strategies.core.concurrency import together
-from strategies.core.contracts import Candidate, Chunk, Engine, Final, Prompt, Refused, Sample, Sampling, Task, text_of
+from strategies.core.contracts import (
+    Candidate,
+    Chunk,
+    Engine,
+    Final,
+    Prompt,
+    Refused,
+    Sample,
+    Sampling,
+    Steps,
+    Task,
+    text_of,
+)
 from strategies.sampling.draw import elect, succeeded
 from strategies.sampling.logprob_confidence import elect_by
 from strategies.sampling.streams import sub_seed
@@ -49,6 +61,15 @@ class Value:
 UNVALUED = Value()
 
 
+class Solution(Protocol):
+    """What is valued: a text, which may be unfinished, and the number of the sample with which it ends."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def number(self) -> int | None: ...
+
+
 @dataclass(slots=True)
 class Policy:
     """The policy in one search. Remembers the samples that failed and whether the budget is spent."""
@@ -75,13 +96,14 @@ class Policy:
         """That of what may be returned."""
         return replace(self.task.sampling, temperature=self.temperature)
 
-    def told(self, text: str) -> Prompt:
-        """The conversation, with `text` at the end of its last user turn, or as one."""
-        messages = self.task.prompt.messages
+    def told(self, text: str, parents: tuple[int, ...]) -> Prompt:
+        """The conversation with `text`, which shows these samples, at the end of its last user turn, or as one."""
+        prompt = replace(self.task.prompt, parents=parents)
+        messages = prompt.messages
         if messages and messages[-1]["role"] == "user":
             *before, last = messages
-            return replace(self.task.prompt, messages=(*before, {**last, "content": f"{text_of(last)}\n\n{text}"}))
-        return replace(self.task.prompt, messages=(*messages, {"role": "user", "content": text}))
+            return replace(prompt, messages=(*before, {**last, "content": f"{text_of(last)}\n\n{text}"}))
+        return replace(prompt, messages=(*messages, {"role": "user", "content": text}))
 
     async def think(self, prompt: Prompt, sampling: Sampling, n: int, *place: object) -> list[Sample]:
         """Samples of one call, n or fewer: those that failed are missing, those that the budget cut are not.
@@ -113,10 +135,10 @@ class Policy:
         self.spent = self.spent or any(sample.finish_reason == "budget" for sample in drawn)
         return [sample for sample in drawn if succeeded(sample)]
 
-    async def judge(self, text: str, n: int, max_tokens: int, *place: object) -> list[str]:
+    async def judge(self, text: str, parents: tuple[int, ...], n: int, max_tokens: int, *place: object) -> list[str]:
         """What the policy says n times to a question of ours, which nothing of the client's sampling shapes."""
         sampling = Sampling(max_tokens=max_tokens, temperature=self.temperature, seed=self.task.sampling.seed)
-        prompt = Prompt(({"role": "user", "content": text},), template=self.task.prompt.template)
+        prompt = Prompt(({"role": "user", "content": text},), template=self.task.prompt.template, parents=parents)
         return [sample.text for sample in await self.think(prompt, sampling, n, *place)]
 
 
@@ -130,33 +152,40 @@ class Evaluator:
     tokens: int
     known: dict[str, Value] = field(default_factory=dict)
 
-    async def values(self, texts: Sequence[str], samples: int) -> list[Value]:
-        """One value a text; 0 where there was no budget for one.
+    async def values(self, solutions: Sequence[Solution], samples: int) -> list[Value]:
+        """One value a solution; 0 where there was no budget for one.
 
         Raises:
             PRMError: the reward model failed.
         """
-        new = [text for text in dict.fromkeys(texts) if text not in self.known]
+        new: dict[str, Solution] = {}
+        for solution in solutions:
+            if solution.text not in self.known:
+                new.setdefault(solution.text, solution)
         if new and not self.policy.spent:
             if self.prm:
-                await self._score(new, self.prm)
+                await self._score(list(new.values()), self.prm)
             else:
-                await together([self._judge(text, samples) for text in new])
-        return [self.known.get(text, UNVALUED) for text in texts]
+                await together([self._judge(solution, samples) for solution in new.values()])
+        return [self.known.get(solution.text, UNVALUED) for solution in solutions]
 
-    async def _score(self, texts: Sequence[str], prm: ProcessRewardModel) -> None:
+    async def _score(self, solutions: Sequence[Solution], prm: ProcessRewardModel) -> None:
+        steps = [Steps(split_steps(solution.text), solution.number) for solution in solutions]
         try:
-            results = await prm.score(self.policy.task.question, [split_steps(text) for text in texts])
+            results = await prm.score(self.policy.task.question, steps)
         except BudgetSpent:
             self.policy.spent = True
             return
         how = self.aggregation or prm.aggregation
-        for text, result in zip(texts, results, strict=True):
-            self.known[text] = Value(aggregate(result.scores, how), result.scores) if result.scores else UNVALUED
+        for solution, result in zip(solutions, results, strict=True):
+            self.known[solution.text] = (
+                Value(aggregate(result.scores, how), result.scores) if result.scores else UNVALUED
+            )
 
-    async def _judge(self, text: str, samples: int) -> None:
+    async def _judge(self, solution: Solution, samples: int) -> None:
+        text, parents = solution.text, () if solution.number is None else (solution.number,)
         question = f"{_VALUE}\n\nProblem:\n{self.policy.task.question}\n\nSolution:\n{text}"
-        said = await self.policy.judge(question, samples, self.tokens, "value", text)
+        said = await self.policy.judge(question, parents, samples, self.tokens, "value", text)
         if said:
             self.known[text] = Value(verdict_value(said))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from strategies.core.concurrency import together
-from strategies.core.contracts import Chunk, Final, Sample
+from strategies.core.contracts import Chunk, Final, Sample, numbers_of
 from strategies.core.widening import Finishing
 from strategies.search.stop_strings import first_stop, stopped_at, without_end
 from strategies.search.thought_calls import UNVALUED, Evaluator, Policy, Value, nothing, vote_by_value, with_failed
@@ -37,6 +37,11 @@ class State:
     @property
     def text(self) -> str:
         return SEPARATOR.join(thought.text.strip() for thought in self.thoughts)
+
+    @property
+    def number(self) -> int | None:
+        """That of the sample with which it ends."""
+        return self.thoughts[-1].number if self.thoughts else None
 
     @property
     def completion_tokens(self) -> int:
@@ -82,8 +87,7 @@ class Tree:
 
     async def evaluated(self, states: Sequence[State]) -> list[State]:
         """The states with their values; as they are where the budget left none."""
-        texts = [state.text for state in states]
-        values = await (self._votes(texts) if self.voting else self.evaluator.values(texts, self.n_evaluate))
+        values = await (self._votes(states) if self.voting else self.evaluator.values(states, self.n_evaluate))
         valued = [replace(state, value=value) for state, value in zip(states, values, strict=True)]
         self.seen += valued
         return valued
@@ -104,7 +108,8 @@ class Tree:
         async def finish(place: int) -> None:
             state = states[place]
             what = "the rest of the solution" if state.thoughts else "the solution"
-            prompt = self.policy.told(rf"{_so_far(state)}Write {what}. Put the final answer within \boxed{{}}.")
+            asked = rf"{_so_far(state)}Write {what}. Put the final answer within \boxed{{}}."
+            prompt = self.policy.told(asked, numbers_of(state.thoughts[-1:]))
             sampling = replace(self.policy.sampling, max_tokens=self._room(state))
             samples = await self.policy.think(prompt, sampling, 1, "rest", state.text)
             ends[place] = [self._grown(state, sample, ended=True) for sample in samples]
@@ -141,15 +146,15 @@ class Tree:
         asked = f"Write only the {_place(state)} step of the solution, in one paragraph. {_ENDING}"
         sampling = self.policy.sampling
         limited = replace(sampling, stop=(SEPARATOR, *sampling.stop), max_tokens=self._room(state))
-        samples = await self.policy.think(
-            self.policy.told(_so_far(state) + asked), limited, self.n_generate, "sample", state.text
-        )
+        prompt = self.policy.told(_so_far(state) + asked, numbers_of(state.thoughts[-1:]))
+        samples = await self.policy.think(prompt, limited, self.n_generate, "sample", state.text)
         return [self._child(state, sample) for sample in samples]
 
     async def _proposed(self, state: State) -> list[State]:
         prompt = self.policy.told(
             f"{_so_far(state)}Propose {self.n_generate} different possibilities for the {_place(state)} step of the "
-            f"solution, as a numbered list, one paragraph each and nothing else. {_ENDING}"
+            f"solution, as a numbered list, one paragraph each and nothing else. {_ENDING}",
+            numbers_of(state.thoughts[-1:]),
         )
         room = self._room(state)
         sampling = replace(self.policy.sampling, max_tokens=None if room is None else room * self.n_generate)
@@ -177,15 +182,16 @@ class Tree:
         limit = self.policy.task.sampling.max_tokens
         return None if limit is None else limit - state.completion_tokens
 
-    async def _votes(self, texts: Sequence[str]) -> list[Value]:
+    async def _votes(self, states: Sequence[State]) -> list[Value]:
         """Each state's share of the votes; a single one has all without asking."""
-        if len(texts) < 2:
-            return [Value(1.0) for _ in texts]
-        choices = "\n\n".join(f"Choice {i}:\n{text}" for i, text in enumerate(texts, 1))
+        if len(states) < 2:
+            return [Value(1.0) for _ in states]
+        choices = "\n\n".join(f"Choice {i}:\n{state.text}" for i, state in enumerate(states, 1))
+        parents = numbers_of(state.thoughts[-1] for state in states)
         question = f"{_VOTE}\n\nProblem:\n{self.policy.task.question}\n\n{choices}"
-        said = await self.policy.judge(question, self.n_evaluate, self.evaluator.tokens, "vote", choices)
+        said = await self.policy.judge(question, parents, self.n_evaluate, self.evaluator.tokens, "vote", choices)
         votes = [int(found[-1]) for text in said if (found := _CHOICE.findall(text))]
-        return [Value(votes.count(i) / max(1, len(said))) for i in range(1, len(texts) + 1)]
+        return [Value(votes.count(i) / max(1, len(said))) for i in range(1, len(states) + 1)]
 
 
 def _so_far(state: State) -> str:
@@ -227,7 +233,7 @@ def _slice(sample: Sample, start: int, end: int) -> Sample:
         if shared:
             chunks.append(replace(chunk, text=shared, prompt_tokens=0, cached_tokens=0, finish_reason=None))
     if chunks:
-        chunks[-1] = replace(chunks[-1], finish_reason="eos")
+        chunks[-1] = replace(chunks[-1], finish_reason="eos", number=sample.number)
     return Sample(chunks)
 
 

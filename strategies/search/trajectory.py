@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from prm import Aggregation, aggregate
-from strategies.core.contracts import Chunk, Sample, TokenIds
+from strategies.core.contracts import Chunk, Sample, Steps, TokenIds
 from strategies.search.stop_strings import tail, without_end
 
 
@@ -55,9 +55,14 @@ class Trajectory:
         return tuple(kept)
 
     @cached_property
-    def steps(self) -> tuple[str, ...]:
+    def steps(self) -> Steps:
         """The steps' texts, stripped; blank ones are no steps."""
-        return tuple([text for sample in self.said if (text := sample.text.strip())])
+        return Steps([text for sample in self.said if (text := sample.text.strip())], self.number)
+
+    @property
+    def number(self) -> int | None:
+        """That of the sample with which it ends."""
+        return self.samples[-1].number if self.samples else None
 
     @cached_property
     def text(self) -> str:

@@ -312,15 +312,16 @@ def test_a_beam_search_begins_with_the_samples_and_generates_less() -> None:
     asyncio.run(main())
 
 
-def test_who_listens_is_told_what_goes_through_a_sample() -> None:
+def test_a_part_of_a_sample_has_the_sample_s_number() -> None:
     async def main() -> None:
         pilot = await Pilot().begin()
-        passed: list[tuple[TokenIds, TokenIds]] = []
-        pilot.replay = ReplayEngine(pilot.engine, TASK.prompt, DRAWN, lambda *told: passed.append(told))
-        pilot.replay.keep(pilot.samples)
+        numbered = [Sample([replace(s.chunks[0], number=7 + i), *s.chunks[1:]]) for i, s in enumerate(pilot.samples)]
+        pilot.replay = ReplayEngine(pilot.engine, TASK.prompt, DRAWN)
+        pilot.replay.keep(numbered)
         root = await pilot.replay.encode(TASK.prompt)
         (first,) = await step(pilot, root, 1)
-        assert passed == [(pilot.samples[0].token_ids, root + first.token_ids)]
+        (second,) = await step(pilot, root + first.token_ids, 1)
+        assert (first.number, second.number) == (7, 7)
 
     asyncio.run(main())
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import strategies
 from prm import FakePRM
 from strategies import Entry
 from strategies.core.account import Account, Budget
-from strategies.core.contracts import Chunk, Engine, Final, Sampling
+from strategies.core.contracts import Chunk, Engine, Final, Prompt, Sample, Sampling, Steps, numbers_of
 from strategies.record.recorder import Recorder, SampleRecord
 from tts_server.engines.fake import FakeEngine
 
@@ -73,7 +74,7 @@ def test_a_search_is_recorded_whole(entry: Entry) -> None:
     first = [call for call in recorder.calls if not call.parents]
     assert first == recorder.calls[: len(first)], "whatever is not among the first goes on from something"
     assert all(solution.sample is not None for scoring in recorder.scorings for solution in scoring.solutions)
-    ends = recorder.lineage.ends([candidate.sample for candidate in recorder.final.candidates])
+    ends = [candidate.sample.number for candidate in recorder.final.candidates]
     assert None not in ends
     for candidate, end in zip(recorder.final.candidates, ends, strict=True):
         assert end is not None
@@ -156,9 +157,45 @@ def test_a_reward_model_that_fails_is_recorded() -> None:
     assert_agrees(account, recorder)
 
 
+def test_the_nearest_of_the_parents_that_a_prompt_names_are_kept() -> None:
+    _, recorder = recorded()
+
+    def call(numbers: range, *parents: int) -> tuple[int, ...]:
+        with recorder.call(Prompt(parents=parents), Sampling(), numbers):
+            return recorder.calls[-1].parents
+
+    assert call(range(2)) == ()
+    assert call(range(2, 3), 0) == (0,)
+    assert call(range(3, 4), 0, 2) == (2,), "a review is shown with what it reviews"
+    assert call(range(4, 5), 1, 3, 0) == (1, 3)
+    assert call(range(5, 6), 4, 3, 1, 4) == (4,)
+    assert recorder.samples == 6
+
+
+def test_of_equal_samples_each_is_the_parent_of_what_continues_it() -> None:
+    account, recorder = recorded()
+    engine = account.meter(FakeEngine(lambda request: "same"))
+
+    async def drawn(prompt: Prompt, n: int) -> list[Sample]:
+        samples = [Sample() for _ in range(n)]
+        async for chunk in engine.generate(prompt, Sampling(), n):
+            samples[chunk.index].chunks.append(chunk)
+        return samples
+
+    async def main() -> None:
+        twins = await drawn(TASK.prompt, 2)
+        for twin in reversed(twins):
+            await drawn(replace(TASK.prompt, parents=numbers_of([twin])), 1)
+        await account.meter_prm(FakePRM()).score("?", [Steps(["same"], numbers_of(twins)[1])])
+
+    asyncio.run(main())
+    assert [call.parents for call in recorder.calls] == [(), (1,), (0,)]
+    assert [solution.sample for solution in recorder.scorings[0].solutions] == [1]
+
+
 def test_a_chunk_that_comes_after_an_end_does_no_harm() -> None:
     _, recorder = recorded()
-    with recorder.call(TASK.prompt, Sampling(), 1) as note:
+    with recorder.call(TASK.prompt, Sampling(), range(1)) as note:
         note(Chunk(0, "a", (5,), 1, finish_reason="eos"))
         note(Chunk(0, "b", (6,), 1))
         note(Chunk(3, "c", (7,), 1))

@@ -153,12 +153,10 @@ class _Rendered:
             case Progress(text):
                 return said | {"kind": "progress"} | ({"text": text} if self._full else {})
             case Incumbent(candidate):
-                lineage = self._record.recorder.lineage
-                said |= {"kind": "incumbent", "sample": lineage.end(candidate.sample), "score": candidate.score}
+                said |= {"kind": "incumbent", "sample": candidate.sample.number, "score": candidate.score}
                 return said | ({"answer": candidate.answer} if self._full else {})
 
     def _final(self, final: Final) -> Json:
-        ends = self._record.recorder.lineage.ends([candidate.sample for candidate in final.candidates])
         return {
             "selector": final.selector,
             "confidence": final.confidence,
@@ -167,10 +165,11 @@ class _Rendered:
                 for vote in final.votes
             ],
             "ranking": final.ranking,
-            "candidates": [self._candidate(c, end) for c, end in zip(final.candidates, ends, strict=True)],
+            "candidates": [self._candidate(candidate) for candidate in final.candidates],
         } | ({"decision": final.decision} if final.decision is not None else {})
 
-    def _candidate(self, candidate: Candidate, end: int | None) -> Json:
+    def _candidate(self, candidate: Candidate) -> Json:
+        end = candidate.sample.number
         said: Json = {
             "sample": end,
             "score": candidate.score,

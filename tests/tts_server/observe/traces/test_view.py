@@ -73,7 +73,7 @@ def test_failed_samples_say_so() -> None:
 def test_what_a_search_leaves_that_came_to_no_end(reason: Any, state: str) -> None:
     record = record_of()
     record.recorder.final = None
-    with record.recorder.call(record.plan.task.prompt, record.plan.task.sampling, 1) as note:
+    with record.recorder.call(record.plan.task.prompt, record.plan.task.sampling, range(4, 5)) as note:
         note(Chunk(0, "half", (), 1, finish_reason=reason))
     found = states(shown(record))
     assert list(found.values()) == ["open"] * 4 + [state]
@@ -81,7 +81,10 @@ def test_what_a_search_leaves_that_came_to_no_end(reason: Any, state: str) -> No
 
 def test_a_call_that_failed_has_failed_samples() -> None:
     record = record_of()
-    with pytest.raises(ConnectionError), record.recorder.call(record.plan.task.prompt, record.plan.task.sampling, 2):
+    with (
+        pytest.raises(ConnectionError),
+        record.recorder.call(record.plan.task.prompt, record.plan.task.sampling, range(4, 6)),
+    ):
         raise ConnectionError
     assert list(states(shown(record)).values())[4:] == ["failed", "failed"]
 
