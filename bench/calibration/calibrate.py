@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
-from rich.console import Console
 
 import strategies
 from bench.calibration.difficulty_fit import FOLDS, calibration_error
@@ -24,7 +23,7 @@ from bench.calibration.policy_trial import HeldOut, held_out
 from bench.calibration.trials import PILOT, Setting, trials
 from bench.failures import fail
 from bench.rescoring.estimates import Stored, load
-from bench.stats.tables import show
+from bench.stats.tables import show, terminal
 from bench.stored.manifest import Manifest
 from bench.stored.records import RecordError, records_of
 from prm import AGGREGATIONS, Aggregation
@@ -73,7 +72,7 @@ def command(
             write_report(told, report, shlex.join(["tts-bench", *sys.argv[1:]]))
     except (RecordError, PolicyError, OSError, RuntimeError, ValueError) as error:
         raise fail(error) from None
-    console = Console()
+    console = terminal()
     for title, sheet in told.sheets.items():
         show(console, title, sheet)
     console.print(f"{out}: {len(done.policy.cells)} cells", markup=False, highlight=False, soft_wrap=True)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from bench.failures import fail
 from bench.reporting.cards import dispute
@@ -20,7 +19,7 @@ from bench.reporting.cost import read_prices
 from bench.reporting.data import Run, disputed, read_runs
 from bench.reporting.plots import COLOURS
 from bench.reporting.sections import Findings, findings
-from bench.stats.tables import show
+from bench.stats.tables import show, terminal
 from bench.stored.records import RecordError
 
 IN_SHORT = ("run", "accuracy, %", "95 % interval", "generated tokens", "seconds", "frontier")
@@ -48,7 +47,7 @@ def command(
         write(out, title, found, told, problems)
     except (RecordError, OSError, RuntimeError) as error:
         raise fail(error) from None
-    console = Console()
+    console = terminal()
     for sentence in told.conclusion:
         console.print(sentence, markup=False, highlight=False)
     for part in told.parts[:1]:

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import typer
-from rich.console import Console
 
 from bench.failures import check_file, fail
 from bench.rescoring.estimates import RETURNED, Comparison, Question, Row, Stored, compare, load, paired
 from bench.rescoring.subsets import DRAWS, MEASURES, Measure
-from bench.stats.tables import Sheet, band, count, p_value, percent, show
+from bench.stats.tables import Sheet, band, count, p_value, percent, show, terminal
 from bench.stored.records import RecordError
 from prm import AGGREGATIONS, Aggregation
 
@@ -92,7 +91,7 @@ def command(
             out.write_text(text)
     except (RecordError, OSError, RuntimeError) as error:
         raise fail(error) from None
-    console = Console()
+    console = terminal()
     show(console, report.title, report.sheet)
     for note in report.notes:
         console.print(note, markup=False, highlight=False)
@@ -160,7 +159,7 @@ def compared(one: Stored, other: Stored, choice: Choice, draws: int = DRAWS, see
         ]
         for pair in pairs
     ]
-    heads = ("estimate", "first, %", "second, %", "difference (95 %)", "only one right", "McNemar's p")
+    heads = ("estimate", "first, %", "second, %", "difference (95 %)", "only one right", "p")
     filled = [head for place, head in enumerate(heads) if any(line[place] for line in lines)]
     sheet = Sheet(heads, lines).only(filled)
     data = {
@@ -173,8 +172,8 @@ def compared(one: Stored, other: Stored, choice: Choice, draws: int = DRAWS, see
     notes = [
         f"{len(mine.problems)} problems that both have, of {len(one.problems)} and {len(other.problems)}. First: "
         f"{one.path}. Second: {other.path}.",
-        "The difference in percentage points, with the 95 % of a bootstrap over problems. McNemar's exact test where "
-        "every estimate of a problem is right or wrong; p is not adjusted for the number of rows.",
+        "The difference in percentage points, with the 95 % of a bootstrap over problems. p is McNemar's, exact, "
+        "where every estimate of a problem is right or wrong, and not adjusted for the number of rows.",
     ]
     if RETURNED in (*ones, *others):
         notes.append("returned: what the run itself answered, where that is no vote over its samples.")

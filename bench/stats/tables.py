@@ -1,6 +1,7 @@
 """Tables of results, for a terminal and as Markdown. Knows no records."""
 
-from collections.abc import Collection, Iterator, Sequence
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from rich.cells import cell_len
@@ -8,8 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_FRAME = 3
-"""Characters that a column takes beside its cells."""
+_BETWEEN = 3
+"""Characters between two columns."""
+_UNBOUNDED = 100_000
+"""Characters of a line where nothing bounds it."""
 
 
 class Sheet(NamedTuple):
@@ -28,21 +31,20 @@ class Sheet(NamedTuple):
     def fitting(self, width: int) -> "Iterator[Sheet]":
         """The table in parts of at most so many characters, each with the names: a cell is shown whole."""
         names = list(range(self.names))
-        used = 1 + sum(map(self._width, names))
-        part, size = list(names), used
+        part = list(names)
         for place in range(self.names, len(self.heads)):
-            if size + self._width(place) > width and len(part) > len(names):
+            if len(part) > len(names) and _line(map(self._least, [*part, place])) > width:
                 yield self._columns(part)
-                part, size = list(names), used
+                part = list(names)
             part.append(place)
-            size += self._width(place)
         yield self._columns(part)
 
-    def rich(self, title: str) -> Table:
-        table = Table(title=Text(title), title_justify="left")
-        for place, head in enumerate(self.heads):
+    def rich(self, title: str, width: int = _UNBOUNDED) -> Table:
+        """The table for a terminal of so many characters: heads break between words where it would be wider."""
+        table = Table(title=Text(title), title_justify="left", show_edge=False, pad_edge=False)
+        for place, (head, own) in enumerate(zip(self.heads, self._widths(width), strict=True)):
             justify: Literal["left", "right"] = "left" if place < self.names else "right"
-            table.add_column(Text(head), justify=justify, overflow="fold", min_width=self._width(place) - _FRAME)
+            table.add_column(Text(head), justify=justify, overflow="fold", width=own)
         for row, line in enumerate(self.lines):
             table.add_row(*map(Text, line), style="bold" if row in self.marked else None)
         return table
@@ -60,16 +62,37 @@ class Sheet(NamedTuple):
         lines = [[line[i] for i in kept] for line in self.lines]
         return Sheet([self.heads[i] for i in kept], lines, names, self.marked)
 
-    def _width(self, place: int) -> int:
-        """Of a column whose head may be broken between words."""
-        words = self.heads[place].split()
-        return _FRAME + max((cell_len(text) for text in (*words, *(line[place] for line in self.lines))), default=0)
+    def _widths(self, width: int) -> list[int]:
+        """Of the columns: as much of their heads in one line as there is room for."""
+        widths = [self._least(place) for place in range(len(self.heads))]
+        room = width - _line(widths)
+        for place, head in enumerate(self.heads):
+            more = min(max(0, cell_len(head) - widths[place]), max(0, room))
+            widths[place] += more
+            room -= more
+        return widths
+
+    def _least(self, place: int) -> int:
+        """The width of a column whose head is broken between words, and no cell is."""
+        cells = [part for line in self.lines for part in line[place].splitlines()]
+        return max(map(cell_len, [*self.heads[place].split(), *cells]), default=0)
+
+
+def _line(widths: Iterable[int]) -> int:
+    """Characters of a line with such columns."""
+    return sum(width + _BETWEEN for width in widths) - _BETWEEN
+
+
+def terminal() -> Console:
+    """Standard output; nothing bounds its lines where it is a pipe or a file, unless COLUMNS does."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_UNBOUNDED)
 
 
 def show(console: Console, title: str, sheet: Sheet) -> None:
     """Prints a table, in several parts where it is wider than the terminal."""
     for part in sheet.fitting(console.width):
-        console.print(part.rich(title))
+        console.print(part.rich(title, console.width), soft_wrap=True)
 
 
 def _cell(text: str) -> str:

@@ -107,7 +107,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     done = report(folder / "report", *two_runs(folder))
     assert done.exit_code == 0, done.output
-    assert "│ beam │" in done.output
+    assert "\nbeam │" in done.output
     return folder / "report"
 
 

@@ -250,7 +250,7 @@ def test_two_runs_of_one_answer_each_are_compared_by_it(tmp_path: Path) -> None:
     done = rescore(returned(tmp_path / "one.jsonl", True, True), "--against", beam)
     assert done.exit_code == 0, done.output
     (line,) = [line for line in done.output.splitlines() if "returned │" in line]
-    assert [cell.strip() for cell in line.split("│")[2:4]] == ["100.0", "50.0"]
+    assert [cell.strip() for cell in line.split("│")[1:3]] == ["100.0", "50.0"]
 
 
 def test_an_answer_that_nobody_graded_is_named(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from full_disk import disk_of
 from scripted import WHOLE, Reply, scripted
 from starlette.types import ASGIApp
 
+from bench.reporting.cost import cost_of
 from bench.running import ask as asking
 from bench.running.ask import FAILURES_IN_A_ROW, RunError
 from bench.running.runner import Job, Outcome, run
@@ -278,6 +279,13 @@ def test_a_run_can_be_resumed_with_more_problems(tmp_path: Path) -> None:
     assert len(outcome.records) == len(read_records(tmp_path)) == 12
     assert [session.records for session in outcome.manifest.sessions] == [5, 7]
     assert outcome.manifest.limit == 12
+
+
+def test_to_resume_a_run_that_is_done_changes_none_of_its_figures(tmp_path: Path) -> None:
+    first = ran(tmp_path, Sums())
+    again = ran(tmp_path, Sums(), resume=True, parameters=5e8)
+    assert again.manifest == replace(first.manifest, parameters=5e8) == read_manifest(tmp_path)
+    assert cost_of(again.records, again.manifest).wall_s == cost_of(first.records, first.manifest).wall_s
 
 
 def test_an_option_that_the_server_refuses_stops_the_run_and_leaves_the_directory_free(tmp_path: Path) -> None:
