@@ -190,7 +190,7 @@ def test_a_line_in_single_bytes_is_put_together_once(runner: asyncio.Runner, mon
             yield Piece(bytes([byte]))
 
     async def main() -> list[bytes]:
-        return [data async for data in upstream_body.data_fields(pieces())]
+        return [data async for data, _ in upstream_body.events(pieces())]
 
     assert len(runner.run(main())[0]) == 5009
     assert Piece.joined == 0

@@ -18,7 +18,7 @@ import orjson
 
 from tts_server.context import trace_place
 from tts_server.errors import APIError, EngineUnavailable, UpstreamError
-from tts_server.upstream.body import MAX_LINE, data_fields, drain, whole
+from tts_server.upstream.body import DONE_DATA, MAX_LINE, drain, events, whole
 from tts_server.upstream.connection import Lane
 from tts_server.upstream.errors import NoSuchPath, Unreached, broken_off, refusal, retry_after
 
@@ -128,17 +128,17 @@ class Upstream:
         lane = await self._open("POST", path, _dump(body), None)
         try:
             if lane.headers.get("content-type", "").startswith("application/json"):
-                if frame := self._frame(await whole(lane)):
+                if frame := self._only(await whole(lane)):
                     yield frame
                 yield DONE
                 return
-            async with aclosing(lane.pieces()) as pieces, aclosing(data_fields(pieces)) as lines:
-                async for data in lines:
-                    if data == b"[DONE]":
+            async with aclosing(lane.pieces()) as pieces, aclosing(events(pieces)) as found:
+                async for data, value in found:
+                    if data == DONE_DATA:
                         await drain(pieces)
                         yield DONE
                         break
-                    if frame := self._frame(data):
+                    if frame := self._frame(data, value):
                         yield frame
         except httpx.TransportError as error:
             raise self._cut(error) from error
@@ -258,12 +258,15 @@ class Upstream:
         self.failed["broken"] += 1
         return UpstreamError(f"The upstream cut its answer short ({type(error).__name__}).")
 
-    def _frame(self, data: bytes) -> dict[str, Any] | None:
-        """An object of the stream; None for `null`, which some upstreams send to keep the connection."""
+    def _only(self, data: bytes) -> dict[str, Any] | None:
+        """The object that is the whole answer."""
         try:
-            frame = orjson.loads(data)
+            return self._frame(data, orjson.loads(data))
         except orjson.JSONDecodeError:
-            raise UpstreamError("The upstream's stream holds something that is not JSON.") from None
+            raise UpstreamError("The upstream's answer is not JSON.") from None
+
+    def _frame(self, data: bytes, frame: Any) -> dict[str, Any] | None:
+        """An object of the stream; None for `null`, which some upstreams send to keep the connection."""
         if frame is None:
             return None
         if not isinstance(frame, dict):

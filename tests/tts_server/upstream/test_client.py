@@ -44,9 +44,19 @@ async def frames(http: Upstream) -> list[object]:
     [
         b'data: {"a": 1}\n\ndata: {"b": 2}\n\ndata: [DONE]\n\n',
         b'data: {"a": 1}\r\n\r\ndata: {"b": 2}\r\n\r\n',
+        b'data: {"a":\ndata:  1}\n\ndata: {\r\ndata: "b": 2\r\n: beat\r\ndata:\r\ndata: }\r\n\r\n',
+        b'data: {"a": 1}\ndata: {"b": 2}\ndata: [DONE]\n',
+        b'data: {"a": 1}\n\ndata: {\ndata: "b": 2\ndata: }\n',
         b': hello\n\nevent: x\nid: 7\ndata:{"a": 1}\n\ndata:\n\ndata: {"b": 2}\n\ndata: [DONE]\n\ndata: {"c": 3}\n\n',
     ],
-    ids=["plain", "CRLF, no DONE", "all that the format allows"],
+    ids=[
+        "plain",
+        "CRLF, no DONE",
+        "spread over lines",
+        "no empty lines",
+        "no last empty line",
+        "all that the format allows",
+    ],
 )
 def test_events_are_the_objects_of_the_stream(stream: bytes) -> None:
     async def main() -> None:
@@ -59,7 +69,14 @@ def test_events_are_the_objects_of_the_stream(stream: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("stream", "words"),
-    [(b"data: [1]\n\n", "not a JSON object"), (b"data: {\n\n", "not JSON"), (b'data: {"error": "no"}\n\n', "no")],
+    [
+        (b"data: [1]\n\n", "not a JSON object"),
+        (b"data: {\n\n", "not JSON"),
+        (b"data: {\n\ndata: }\n\n", "not JSON"),
+        (b"data: {\ndata: [DONE]\n\n", "not JSON"),
+        (b'data: {"error": "no"}\n\n', "no"),
+        (b'data: {"error":\ndata: "no"}\n\n', "no"),
+    ],
 )
 def test_what_is_no_frame_is_an_error(stream: bytes, words: str) -> None:
     async def main() -> None:
@@ -74,8 +91,12 @@ def test_an_endless_line_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upstream_body, "MAX_LINE", 1000)
 
     async def main() -> None:
-        async with saying(HEAD + b"data: " + b"x" * 2000, HEAD + b'"' + b"x" * 2000 + b'"') as http:
+        async with saying(
+            HEAD + b"data: " + b"x" * 2000, HEAD + b"data: {\n" * 1001, HEAD + b'"' + b"x" * 2000 + b'"'
+        ) as http:
             with pytest.raises(UpstreamError, match="a line of more than 1000 bytes"):
+                await frames(http)
+            with pytest.raises(UpstreamError, match="an event of more than 1000 bytes"):
                 await frames(http)
             with pytest.raises(UpstreamError, match="longer than 1000 bytes"):
                 await http.get("/x")
