@@ -1,16 +1,11 @@
-"""What an allocation decided, and how it says so."""
+"""What an allocation decided, as JSON."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from strategies.allocation.difficulty import Estimate
+from strategies.allocation.choice import HARDEST, Choice
+from strategies.allocation.difficulty import features
 from strategies.allocation.policy_table import STOP, Cell
-from strategies.allocation.prior_table import PilotCost
 from strategies.core.contracts import Final
-
-HARDEST = 0
-"""The bin on which there is one attempt, and none after it."""
 
 Reason = Literal["unanimous", "settled", "no_gain", "no_votes", "no_better_arm", "done", "budget", "failed"]
 """Why no more was spent: the pilot agreed; the vote's leader will stay it; more votes promised too little; no sample
@@ -18,75 +13,31 @@ gives an answer to vote on; no arm that fits beats what was drawn; the arm came 
 failed."""
 
 
-@dataclass(slots=True)
-class Choice:
-    """The arm."""
-
-    cell: Cell | None = None
-    """None before the first choice, and where none fits."""
-    made: bool = False
-    locked: bool = False
-    """Whether it stays, whatever further votes say."""
-    explored: bool = False
-    failed: bool = False
-    refused: list[Cell] = field(default_factory=list)
-    """Arms that cannot do what the request asks."""
-
-    def refuse(self, cell: Cell) -> None:
-        self.refused.append(cell)
-        self.locked = False
-
-
-@dataclass(frozen=True, slots=True)
-class Pilot:
-    """What the first samples cost and said."""
-
-    cost: PilotCost
-    told: Mapping[str, Any]
-    """Its difficulty and features."""
-
-
-def decision(
-    pilot: Pilot,
-    known: Estimate | None,
-    here: int | None,
-    cell: Cell | None,
-    predicted: float | None,
-    final: Final,
-    reason: Reason,
-    *,
-    explored: bool,
-) -> dict[str, Any]:
-    """The decision as JSON, without anything that a client or a model wrote.
+def decision(choice: Choice, final: Final, reason: Reason) -> dict[str, Any]:
+    """The decision, without anything that a client or a model wrote.
 
     Args:
-        pilot: the first samples.
-        known: how hard the question was found last; None where nothing was drawn.
-        here: the bin that this is.
-        cell: what was chosen; None: nothing that the table knows.
-        predicted: how accurate such answers are; None where that was not measured.
+        choice: the arm, and the evidence by which it was chosen.
         final: the search's end.
         reason: why it ended.
-        explored: whether the arm was drawn at random.
     """
+    table, known, place = choice.table, choice.estimate, choice.bin
+    cell = choice.cell or (None if place is None else table.stop(place, choice.evidence.pilot))
     return {
-        "pilot": {
-            "n": pilot.cost.samples,
-            "tokens": pilot.cost.tokens,
-            "prm_tokens": pilot.cost.prm_tokens,
-            **pilot.told,
-        },
+        "policy": "fitted" if table.fitted else "prior",
+        "policy_note": table.note,
+        "pilot": _pilot(choice),
         "difficulty": round(known.p, 6) if known else None,
         "interval": [round(known.low, 6), round(known.high, 6)] if known else None,
         "estimated_from": known.source if known else None,
-        "bin": here,
+        "bin": place,
         "chosen": cell.strategy if cell else STOP,
         "options": dict(cell.options) if cell else {},
-        "predicted_accuracy": predicted,
+        "predicted_accuracy": _predicted(choice, cell, reason),
         "predicted_tokens": round(cell.tokens.mean, 1) if cell else None,
         "agreement": agreement(final),
-        "explored": explored,
-        "unsolved": here == HARDEST and (final.confidence or 0.0) <= 0.5,
+        "explored": choice.explored,
+        "unsolved": place == HARDEST and (final.confidence or 0.0) <= 0.5,
         "stop_reason": reason,
     }
 
@@ -96,3 +47,21 @@ def agreement(final: Final) -> float | None:
     total = sum(vote.count for vote in final.votes)
     own = final.vote.count if final.vote else 0
     return own / total if total else None
+
+
+def _pilot(choice: Choice) -> dict[str, Any]:
+    """What the pilot cost and showed."""
+    evidence, cost = choice.evidence, choice.evidence.pilot
+    pilot: dict[str, Any] = {"n": cost.samples, "tokens": cost.tokens, "prm_tokens": cost.prm_tokens}
+    if attempts := evidence.pilot_attempts:
+        difficulty = evidence.estimate(choice.table.difficulty, attempts).p
+        shown = {name: round(value, 6) for name, value in features(attempts).items()}
+        pilot |= {"difficulty": round(difficulty, 6), "features": shown}
+    return pilot
+
+
+def _predicted(choice: Choice, cell: Cell | None, reason: Reason) -> float | None:
+    """The accuracy that the table predicts; None where nothing was measured."""
+    if reason == "unanimous":
+        return choice.table.fitted.agreed if choice.table.fitted else None
+    return cell.accuracy if cell and cell.problems else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from prm import Aggregation, ProcessRewardModel, split_steps
 from strategies.allocation.arms import Drawn
-from strategies.allocation.difficulty import Attempt, attempts_of
+from strategies.allocation.difficulty import Attempt, Difficulty, Estimate, attempts_of, estimate
 from strategies.allocation.prior_table import PilotCost
 from strategies.answers import canonical
 from strategies.core.account import Account, BudgetSpent
@@ -33,6 +33,8 @@ class Evidence:
     short: bool = False
     """Whether a draw gave fewer samples than it was asked for: there is no more to be had."""
     _keys: list[str | None] = field(default_factory=list)
+    _size: int | None = None
+    """Of the pilot."""
     _draws: int = 0
 
     @property
@@ -41,9 +43,30 @@ class Evidence:
         return attempts_of(self.candidates, self._keys)
 
     @property
+    def pilot_attempts(self) -> list[Attempt]:
+        """Those of the pilot."""
+        n = self.pilot.samples
+        return attempts_of(self.candidates[:n], self._keys[:n])
+
+    @property
     def votes(self) -> list[str | None]:
         """Their answers, canonical."""
         return [attempt.key for attempt in self.attempts]
+
+    @property
+    def is_mute(self) -> bool:
+        """Whether no sample gives an answer."""
+        return all(vote is None for vote in self.votes)
+
+    @property
+    def is_scored(self) -> bool:
+        return any(candidate.score is not None for candidate in self.candidates)
+
+    @property
+    def mean_score(self) -> float | None:
+        """Of the samples that were scored; None without any."""
+        scores = [attempt.score for attempt in self.attempts if attempt.score is not None]
+        return sum(scores) / len(scores) if scores else None
 
     @property
     def drawn(self) -> Drawn:
@@ -57,12 +80,17 @@ class Evidence:
         """As the task asks for them."""
         return [self._asked(candidate.sample) for candidate in self.candidates]
 
+    def estimate(self, model: Difficulty | None, attempts: Sequence[Attempt] | None = None) -> Estimate:
+        """How hard the question is by these attempts, or by all; see `difficulty.estimate`."""
+        return estimate(self.attempts if attempts is None else attempts, model, self._size)
+
     async def draw(self, n: int) -> AsyncGenerator[Progress, None]:
         """Draws n samples in one call; those of another draw than the first may fail.
 
         Raises:
             Exception: the first draw came to nothing.
         """
+        self._size = self._size or n
         samples: list[Sample] = []
         began = self.account.wall_s
         try:

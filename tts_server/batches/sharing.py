@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
-from strategies.allocation.allocate import PILOT
 from strategies.allocation.policy_table import ALLOCATOR
+from strategies.allocation.table import PILOT
 from strategies.allocation.vote_value import Asking, Vote, price
 from tts_server.batches.records import Request
 
