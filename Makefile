@@ -12,7 +12,7 @@ BIN := .venv/bin
 # The fake engine needs no model.
 SERVE = --engine $(ENGINE) --port $(PORT) $(if $(filter fake,$(ENGINE)),,--model $(MODEL))
 
-.PHONY: install serve test test-wheel check bench clean
+.PHONY: install serve test test-wheel check docs bench clean
 
 install: .venv/.installed
 
@@ -26,7 +26,7 @@ test: .venv/.dev .venv/.clients
 test-wheel: .venv/.dev
 	@$(BIN)/python -m pytest tests/wheel/check_wheel.py
 
-check: .venv/.dev
+check: .venv/.dev docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -34,6 +34,11 @@ check: .venv/.dev
 	$(BIN)/hadolint docker/Dockerfile.*
 	$(BIN)/python requirements/audit.py
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+# The documentation site; it is read from its files, without a server and without a network.
+docs: .venv/.docs
+	@NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --quiet
+	@echo "the documentation is at build/docs/index.html"
 
 bench: .venv/.installed
 	@$(BIN)/python -m bench.studies.overhead --tokens 128 --rounds 5 --out bench/results/overhead.md
@@ -56,4 +61,8 @@ clean:
 
 .venv/.clients: .venv/.installed requirements/clients.txt tests/acceptance/node/package-lock.json
 	@requirements/install.sh clients
+	@touch $@
+
+.venv/.docs: .venv/.installed requirements/docs.txt
+	@requirements/install.sh docs
 	@touch $@

@@ -68,9 +68,16 @@ clients() {
     fi
 }
 
+docs() {
+    say "what builds the documentation site, as pinned in requirements/docs.txt, in .venv/docs"
+    .venv/bin/python -m venv --clear .venv/docs
+    .venv/docs/bin/python -m pip --disable-pip-version-check --no-input --quiet install \
+        --requirement requirements/docs.txt
+}
+
 device=${1:-auto}
 [ "$device" != auto ] || device=$(detect)
 case $device in
-    gpu | cpu | portable | dev | clients) environment; "$device" ;;
+    gpu | cpu | portable | dev | clients | docs) environment; "$device" ;;
     *) die "the device is auto, gpu, cpu or portable, not $device." ;;
 esac
