@@ -2,6 +2,7 @@
 
 from prm.aggregate import AGGREGATIONS, Aggregation, aggregate
 from prm.base import (
+    Choice,
     OnTokens,
     PRMError,
     PRMInputError,
@@ -22,6 +23,7 @@ __all__ = [
     "SEPARATOR",
     "Aggregation",
     "Backend",
+    "Choice",
     "Classes",
     "FakePRM",
     "Family",

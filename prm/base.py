@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from prm.aggregate import Aggregation
+
+Choice = Literal["best", "weighted"]
+"""How scores choose among solutions: the highest one, or the answer with the highest sum of them."""
 
 OnTokens = Callable[[int], None]
 """Receives the number of tokens that a model has just computed, read or generated; tokens from a cache do not count."""
@@ -60,6 +63,11 @@ class ProcessRewardModel(Protocol):
     """What `tts.prm` calls it."""
     aggregation: Aggregation
     """How this family's step scores become one score unless a request says otherwise."""
+    selector: Choice
+    """How its scores choose unless a request says otherwise: `best` rests on the one solution that it overrates most,
+    so `weighted` is for all whose scores are probabilities (2408.03314, 2501.07301)."""
+    trained: bool
+    """Whether it has learned from labels to tell right from wrong. One that has not leads no search by itself."""
 
     async def score(
         self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
 from prm.aggregate import Aggregation
-from prm.base import OnTokens, StepScores, check_scores, check_solutions
+from prm.base import Choice, OnTokens, StepScores, check_scores, check_solutions
 
 Scorer = Callable[[str, Sequence[str]], Sequence[float]]
 """(question, steps) → one score a step."""
@@ -19,6 +19,7 @@ class FakePRM:
             a longer solution keeps the scores of its beginning.
         name: what `tts.prm` calls it.
         aggregation: how its step scores become one unless a request says otherwise.
+        selector: how its scores choose unless a request says otherwise.
         delay_s: seconds that each call takes.
         tokens: the tokens that each solution costs; by default the words of its question and its steps.
         seed: of the default scores.
@@ -30,12 +31,15 @@ class FakePRM:
         *,
         name: str = "fake",
         aggregation: Aggregation = "last",
+        selector: Choice = "best",
         delay_s: float = 0.0,
         tokens: int | None = None,
         seed: int = 0,
     ) -> None:
         self.name = name
         self.aggregation: Aggregation = aggregation
+        self.selector: Choice = selector
+        self.trained = True
         self._scorer = score or (lambda question, steps: _drawn(seed, question, steps))
         self._delay_s = delay_s
         self._tokens = tokens

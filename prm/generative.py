@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from prm.aggregate import Aggregation
-from prm.base import OnTokens, PRMError, StepScores, check_scores, check_solutions, refuse
+from prm.base import Choice, OnTokens, PRMError, StepScores, check_scores, check_solutions, refuse
 from prm.families.contract import Backend, LabelTokens, Layout
 from prm.families.encoder import SLOT, Encoder, TokenIds
 
@@ -73,6 +73,8 @@ class GenerativePRM:
     """
 
     aggregation: Aggregation = "last"
+    selector: Choice = "weighted"
+    trained = True
 
     def __init__(
         self, tokenizer: Any, write: Write, reader: Backend, name: str = "generative", max_tokens: int = MAX_TOKENS

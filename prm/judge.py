@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from prm.aggregate import Aggregation
-from prm.base import OnTokens, PRMError, PRMInputError, StepScores, check_solutions, refuse
+from prm.base import Choice, OnTokens, PRMError, PRMInputError, StepScores, check_solutions, refuse
 from prm.steps import SEPARATOR
 
 Chat = Sequence[Mapping[str, Any]]
@@ -40,16 +40,18 @@ class Verify(Protocol):
 class Judge:
     """A reward model that asks a language model, usually the policy, for a verdict after each step (2207.05221).
 
-    The default aggregation is `last`: the last step's chat shows the whole solution, so its verdict alone is
-    P(the solution is right); earlier verdicts judge less text, and `min` or `prod` would charge a solution for each
-    of its steps at which the model was merely unsure.
+    The default aggregation is `min`: a small model that sees a whole solution tells right from wrong no better than
+    chance, and the step that it doubts most tells more (with a model of 0.5B on GSM8K, AUC within a problem 0.60
+    against 0.51). The default selector is `weighted`: the highest of many verdicts is the most mistaken one.
 
     Args:
         verify: gives the verdicts.
         name: what `tts.prm` calls it.
     """
 
-    aggregation: Aggregation = "last"
+    aggregation: Aggregation = "min"
+    selector: Choice = "weighted"
+    trained = False
 
     def __init__(self, verify: Verify, name: str = "judge") -> None:
         self.name = name

@@ -66,7 +66,10 @@ async def ab_mcts(
         Posterior,
         Field(description="Posterior of the scores: gaussian is normal-inverse-chi-squared, beta has Jeffreys' prior."),
     ] = "gaussian",
-    selector: Annotated[Selector, Field(description="How one of the solutions is chosen.")] = "best",
+    selector: Annotated[
+        Selector | None,
+        Field(description="How one of the solutions is chosen; null is the reward model's own default."),
+    ] = None,
     aggregation: HowToAggregate = None,
     system_prompt: SystemPrompt = None,
     examples: Examples = None,
@@ -105,7 +108,7 @@ async def ab_mcts(
                 yield Progress(told(trial, candidate))
         if best := max((c for c in candidates if c.score is not None), key=lambda c: c.score or 0.0, default=None):
             yield Incumbent(best)
-    yield await elect(candidates or candidates_of([]), selector, account.seconds_left)
+    yield await elect(candidates or candidates_of([]), selector or prm.selector, account.seconds_left)
 
 
 async def generated(

@@ -28,18 +28,19 @@ async def best_of_n(
     *,
     n: SampleCount = 8,
     selector: Annotated[
-        Selector,
+        Selector | None,
         Field(
             description="best: the highest score; weighted: the answer with the highest sum of scores; majority: the "
-            "most frequent answer, without scores."
+            "most frequent answer, without scores. Null is the reward model's own default."
         ),
-    ] = "best",
+    ] = None,
     aggregation: HowToAggregate = None,
     system_prompt: SystemPrompt = None,
     examples: Examples = None,
 ) -> AsyncGenerator[Event, None]:
     """Draws n samples and returns the one that the reward model, or a vote weighted by it, prefers."""
     refuse_choices(task, n)
+    selector = selector or (prm.selector if prm else "best")
     refuse_unscored(prm, selector)
     task = prompted(task, system_prompt, examples)
     samples: list[Sample] = []

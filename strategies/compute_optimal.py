@@ -132,7 +132,7 @@ async def after_pilot(
     agreed = is_unanimous(evidence.votes, len(evidence.votes)) and is_settled(evidence.votes, confidence)
     if agreed and accept_score is None:
         return "unanimous"
-    if scores and (table.needs_scores or accept_score is not None or evidence.is_mute):
+    if scores and (table.needs_scores(scores) or accept_score is not None or evidence.is_mute):
         await evidence.score(scores, aggregation)
     score = evidence.mean_score
     if agreed and accept_score is not None and score is not None and score >= accept_score:

@@ -35,14 +35,14 @@ async def particle_filter(
     iterations: Annotated[
         int, Field(ge=1, le=64, description="More than one is particle Gibbs: each keeps a particle of the one before.")
     ] = 1,
-    resampling: Annotated[Resampling, Field(description="How particles are drawn by their weights.")] = "multinomial",
+    resampling: Annotated[Resampling, Field(description="How particles are drawn by their weights.")] = "systematic",
     weight_temperature: Annotated[
         float, Field(gt=0, le=100, description="Of the softmax over the rewards' log-odds.")
     ] = 1.0,
     max_steps: MaxSteps = 40,
     step_tokens: StepTokens = 1024,
     separator: Separator = "\n\n",
-    selector: HowToSelect = "best",
+    selector: HowToSelect = "weighted",
     aggregation: HowToAggregate = None,
     system_prompt: SystemPrompt = None,
     examples: Examples = None,

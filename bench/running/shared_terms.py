@@ -49,7 +49,7 @@ def terms_of(
         )
     if options.get("stopping", "none") != "none":
         raise ValueError("--option stopping: with --total-tokens the budget decides when to stop; leave it out")
-    selector = options.get("selector", "majority" if strategy == "self_consistency" else "best")
+    selector = options.get("selector") or ("majority" if strategy == "self_consistency" else "weighted")
     if selector not in ("majority", "weighted", "best"):
         raise ValueError(f"--option selector: majority, weighted or best with --total-tokens, got {selector!r}")
     if "budget" in options:

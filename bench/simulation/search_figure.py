@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.simulation.toy_prm import ToyPRM
 from bench.simulation.toy_world import STEP, ToyEngine, World, render
-from prm import SEPARATOR, Aggregation, OnTokens, StepScores
+from prm import SEPARATOR, Aggregation, Choice, OnTokens, StepScores
 from strategies import Entry
 from strategies.core.account import Account, Usage
 from strategies.core.contracts import Chunk, Engine, Final, Prompt, Sample, Sampling, TokenIds, text_of
@@ -108,6 +108,8 @@ class TracedPRM:
         self._prm = prm
         self.name = prm.name
         self.aggregation: Aggregation = prm.aggregation
+        self.selector: Choice = prm.selector
+        self.trained = prm.trained
         self.scores: dict[str, float] = {}
 
     async def score(

@@ -6,7 +6,7 @@ from hashlib import blake2b
 from statistics import NormalDist
 
 from bench.simulation.toy_world import STEP
-from prm import Aggregation, OnTokens, StepScores, check_solutions
+from prm import Aggregation, Choice, OnTokens, StepScores, check_solutions
 
 
 class ToyPRM:
@@ -29,6 +29,8 @@ class ToyPRM:
 
     name = "toy"
     aggregation: Aggregation = "last"
+    selector: Choice = "weighted"
+    trained = True
 
     def __init__(
         self,

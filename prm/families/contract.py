@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from prm.aggregate import Aggregation
-from prm.base import OnTokens, PRMError, StepScores, check_scores, check_solutions, refuse
+from prm.base import Choice, OnTokens, PRMError, StepScores, check_scores, check_solutions, refuse
 from prm.families.encoder import TokenIds
 
 Config = Mapping[str, Any]
@@ -157,6 +157,8 @@ class FamilyPRM:
     def __init__(self, family: Family, backend: Backend, name: str) -> None:
         self.name = name
         self.aggregation: Aggregation = family.aggregation
+        self.selector: Choice = "weighted"
+        self.trained = True
         self.family = family
         self.backend = backend
 

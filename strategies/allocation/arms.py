@@ -117,9 +117,12 @@ def missing(cell: Cell, drawn: Drawn) -> int:
 
 def returns_best(cell: Cell, prm: ProcessRewardModel | None) -> bool:
     """Whether a vote returns the sample with the best score, so that the votes do not show when it is settled."""
-    return cell.strategy in VOTES and complete_options(cell)["selector"] == "best"
+    if cell.strategy not in VOTES:
+        return False
+    selector = complete_options(cell)["selector"] or (prm.selector if prm else None)
+    return bool(selector == "best")
 
 
 def _scores(entry: Entry, options: dict[str, Any]) -> bool:
     """Whether an arm cannot do without a reward model."""
-    return entry.needs_prm or (entry.name in VOTES and options["selector"] in ("best", "weighted"))
+    return entry.needs_prm or (entry.name in VOTES and options["selector"] in ("best", "weighted", None))

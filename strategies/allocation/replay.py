@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from prm import Aggregation, OnTokens, ProcessRewardModel, StepScores
+from prm import Aggregation, Choice, OnTokens, ProcessRewardModel, StepScores
 from strategies.core.account import BudgetSpent
 from strategies.core.contracts import Chunk, Engine, Prompt, Sample, Sampling, TokenIds
 from strategies.core.engine_wrapper import EngineWrapper
@@ -193,6 +193,8 @@ class ReplayPRM:
     def __init__(self, prm: ProcessRewardModel) -> None:
         self.name = prm.name
         self.aggregation: Aggregation = prm.aggregation
+        self.selector: Choice = prm.selector
+        self.trained = prm.trained
         self._prm = prm
         self._known: dict[tuple[str, tuple[str, ...]], StepScores] = {}
 

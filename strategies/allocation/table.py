@@ -46,20 +46,24 @@ class Table:
         """Whether it covers a reward model; one that was fitted without any says nothing of arms with one."""
         return self.fitted is None or bool(self.fitted.prm)
 
-    @property
-    def needs_scores(self) -> bool:
-        """Whether it reads the pilot's scores; one that was fitted on pilots without scores does not pay for them."""
-        return self.difficulty is None or self.difficulty.needs_scores
+    def needs_scores(self, prm: ProcessRewardModel) -> bool:
+        """Whether the pilot's scores show the difficulty; one fitted on pilots without scores does not pay for them."""
+        if self.difficulty:
+            return self.difficulty.needs_scores
+        return self.fitted is not None or prm.trained
 
     def bin_of(self, p: float) -> int:
         """The bin of a question of which one sample is right with the chance p."""
         return self.fitted.bin_of(p) if self.fitted else priors.bin_of(p)
 
     def cells(self, place: int, pilot: PilotCost, prm: ProcessRewardModel | None) -> list[Cell]:
-        """The arms for questions of one bin, those with a reward model only where one is used."""
+        """The arms for questions of one bin.
+
+        Published results are those of trained reward models, so there they need one; a judge leads no arm of theirs.
+        """
         if self.fitted:
             return self.fitted.cells_of(place)
-        return [cell for cell in priors.cells(pilot, scored=prm is not None) if cell.bin == place]
+        return [cell for cell in priors.cells(pilot, scored=prm is not None and prm.trained) if cell.bin == place]
 
     def stop(self, place: int, pilot: PilotCost) -> Cell | None:
         """What the pilot's vote alone reaches on questions of one bin."""

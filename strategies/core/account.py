@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from prm import Aggregation, OnTokens, PRMInputError, ProcessRewardModel, StepScores
+from prm import Aggregation, Choice, OnTokens, PRMInputError, ProcessRewardModel, StepScores
 from prm.base import check_scores
 from strategies.core.contracts import Chunk, Delta, Engine, Event, Final, Prompt, Sampling, TokenIds
 from strategies.core.engine_wrapper import EngineWrapper
@@ -380,6 +380,8 @@ class MeteredPRM:
         self._strict = strict
         self.name = prm.name
         self.aggregation: Aggregation = prm.aggregation
+        self.selector: Choice = prm.selector
+        self.trained = prm.trained
 
     async def score(
         self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None

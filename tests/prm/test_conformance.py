@@ -305,6 +305,7 @@ class Careless:
 
     def __init__(self, prm: ProcessRewardModel) -> None:
         self.name, self.aggregation = prm.name, prm.aggregation
+        self.selector, self.trained = prm.selector, prm.trained
         self._prm = prm
 
     async def score(

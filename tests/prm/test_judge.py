@@ -94,9 +94,9 @@ def test_a_verdict_that_is_no_probability_is_an_error() -> None:
         score(Notes(lambda text: float("nan")), ["a"])
 
 
-def test_the_whole_solutions_verdict_is_its_score() -> None:
-    assert Judge(Notes(), name="self").aggregation == "last"
-    assert Judge(Notes(), name="self").name == "self"
+def test_an_untrained_judge_is_read_by_its_gravest_doubt_and_weighs_votes() -> None:
+    judge = Judge(Notes(), name="self")
+    assert (judge.name, judge.aggregation, judge.selector, judge.trained) == ("self", "min", "weighted", False)
 
 
 def test_what_is_too_long_is_named_and_the_others_scores_are_told_with_it() -> None:

@@ -16,7 +16,8 @@ from searching import TASK, CrowdedEngine, Search, begin, world
 import strategies
 from bench.simulation.toy_prm import ToyPRM
 from bench.simulation.toy_world import ToyEngine, World
-from prm import FakePRM
+from prm import FakePRM, OnTokens
+from prm.judge import Chat, Judge
 from strategies.allocation.difficulty import Difficulty, Isotonic
 from strategies.allocation.policy_table import Cell, InUse, Pilot, Policy, Seconds, Tokens
 from strategies.core.account import Account, Budget
@@ -252,6 +253,24 @@ def test_without_a_reward_model_or_token_ids_a_hard_question_gets_votes() -> Non
     told = decision(run(engine))
     assert (told["chosen"], told["bin"], told["unsolved"]) == ("self_consistency", 0, True)
     assert decision(run(Watched(saying(*range(40)), continues=False), FakePRM()))["chosen"] == "best_of_n"
+
+
+def test_an_untrained_judge_without_a_policy_leads_no_search_and_is_not_asked() -> None:
+    async def verify(chats: Sequence[Chat], *, on_tokens: OnTokens | None = None) -> list[float]:
+        raise AssertionError("the judge was asked")
+
+    judge = Judge(verify)
+    assert decision(run(Watched(saying(*range(40))), judge))["chosen"] == "self_consistency"
+    assert decision(run(Watched(saying(*SPLIT)), judge))["chosen"] == "self_consistency"
+
+
+def test_a_fitted_vote_without_a_selector_chooses_as_the_reward_model_does() -> None:
+    # By the best score votes do not tell when enough were drawn.
+    vote = cell(0, "best_of_n", 0.9, 200, n=32)
+    for selector, samples in (("weighted", 8), ("best", 32)):
+        prm = FakePRM(lambda q, s: [0.9 if "{9}" in s[-1] else 0.4], selector=selector)
+        done = run(Watched(saying(7, 7, 9, 7)), prm, policy=fitted(STOP, vote, prm="fake"))
+        assert done.account.usage.samples == samples
 
 
 def test_an_arm_runs_on_what_was_drawn_already() -> None:

@@ -160,6 +160,7 @@ class Ledger:
         self.seen: list[int] = []
         self._prm = FakePRM(tokens=5)
         self.name, self.aggregation = self._prm.name, self._prm.aggregation
+        self.selector, self.trained = self._prm.selector, self._prm.trained
 
     async def score(
         self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None

@@ -18,7 +18,7 @@ class ABMCTS(StrategyOptions):
     n: int = UNSET
     batch: int = UNSET
     dist_type: Literal["gaussian", "beta"] = UNSET
-    selector: Literal["best", "weighted", "majority"] = UNSET
+    selector: Literal["best", "weighted", "majority"] | None = UNSET
     aggregation: Literal["last", "min", "prod", "mean"] | None = UNSET
 
 
@@ -43,7 +43,7 @@ class BestOfN(StrategyOptions):
 
     strategy: ClassVar[str] = "best_of_n"
     n: int = UNSET
-    selector: Literal["best", "weighted", "majority"] = UNSET
+    selector: Literal["best", "weighted", "majority"] | None = UNSET
     aggregation: Literal["last", "min", "prod", "mean"] | None = UNSET
 
 

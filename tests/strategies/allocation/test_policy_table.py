@@ -168,4 +168,4 @@ def test_of_equals_the_cheaper_is_chosen() -> None:
 def test_a_cell_s_options_are_typed_and_complete() -> None:
     options = complete_options(cell(0, "best_of_n", 0.1, 10, n=3))
     assert options["n"] == 3
-    assert options["selector"] == "best"
+    assert (options["selector"], options["aggregation"]) == (None, None)

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from prm import Aggregation, OnTokens, ProcessRewardModel, StepScores
+from prm import Aggregation, Choice, OnTokens, ProcessRewardModel, StepScores
 from strategies.core.account import Account
 from strategies.core.contracts import Chunk, Engine, Event, Prompt, Sampling
 from strategies.core.engine_wrapper import EngineWrapper
@@ -205,6 +205,8 @@ class _TracedPRM:
         self._tracing = tracing
         self.name = prm.name
         self.aggregation: Aggregation = prm.aggregation
+        self.selector: Choice = prm.selector
+        self.trained = prm.trained
 
     async def score(
         self, question: str, solutions: Sequence[Sequence[str]], *, on_tokens: OnTokens | None = None
