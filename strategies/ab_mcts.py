@@ -5,10 +5,8 @@ the same prompt, or deeper, with a revision of one that is there. TreeQuest keep
 solution is.
 """
 
-import asyncio
 import random
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -18,6 +16,7 @@ from prm import ProcessRewardModel, split_steps
 from strategies import strategy
 from strategies.best_of_n import HowToAggregate
 from strategies.core.account import Account, BudgetSpent
+from strategies.core.concurrency import together
 from strategies.core.contracts import (
     Candidate,
     Engine,
@@ -25,21 +24,19 @@ from strategies.core.contracts import (
     Incumbent,
     Progress,
     Refused,
-    Sample,
     Selector,
     Task,
     numbers_of,
 )
 from strategies.sampling.draw import (
     candidates_of,
-    draw,
     elect,
     refuse_choices,
     scored,
-    succeeded,
     told_scored,
     with_temperature,
 )
+from strategies.sampling.drawing import Drawing, raise_if_all_failed
 from strategies.sampling.prompts import Examples, SystemPrompt, prompted
 from strategies.search.step_search import scorer
 from strategies.search.treequest_tree import Posterior, Tree, Trial, treequest
@@ -86,11 +83,10 @@ async def ab_mcts(
     asked = 0
     while asked < n and not account.stop_reason:
         trials = tree.ask(min(batch, n - asked))
-        found, failures = await generated(task, engine, trials, asked)
+        found = await generated(task, engine, trials, asked)
         asked += len(trials)
         fresh = [candidate for _, candidate in found]
-        if failures and not any(succeeded(c.sample) for c in (*candidates, *fresh)):
-            raise failures[0]
+        raise_if_all_failed([candidate.sample for candidate in (*candidates, *fresh)])
         try:
             fresh = await scored(task, fresh, prm, aggregation)
             if any(candidate.unscorable is not None for candidate in fresh):
@@ -111,35 +107,24 @@ async def ab_mcts(
     yield await elect(candidates or candidates_of([]), selector or prm.selector, account.seconds_left)
 
 
-async def generated(
-    task: Task, engine: Engine, trials: Sequence[Trial], place: int
-) -> tuple[list[tuple[Trial, Candidate]], list[Exception]]:
-    """The trials with their candidates, but for those that the budget or a failure left without, and the failures.
+async def generated(task: Task, engine: Engine, trials: Sequence[Trial], place: int) -> list[tuple[Trial, Candidate]]:
+    """The trials with their candidates, but for those that the budget left without.
 
     Trials of one node are one engine call, all calls run at once.
     """
     groups: dict[int, list[int]] = {}
     for i, trial in enumerate(trials):
         groups.setdefault(trial.node_to_expand, []).append(i)
+    calls = [
+        Drawing.of(seeded(revised(task, trials[members[0]].parent_state), place + members[0]), engine, len(members))
+        for members in groups.values()
+    ]
+    await together([call.run() for call in calls])
     found: dict[int, Candidate] = {}
-    failures: list[Exception] = []
-
-    async def answer(members: Sequence[int]) -> None:
-        samples: list[Sample] = []
-        own = seeded(revised(task, trials[members[0]].parent_state), place + members[0])
-        try:
-            async with aclosing(draw(own, engine, len(members), samples)) as progress:
-                async for _ in progress:
-                    pass
-        except Exception as error:
-            failures.append(error)
-        if samples:
-            found.update(zip(members, candidates_of(samples), strict=False))
-
-    async with asyncio.TaskGroup() as group:
-        for members in groups.values():
-            group.create_task(answer(members))
-    return [(trials[i], found[i]) for i in sorted(found)], failures
+    for members, call in zip(groups.values(), calls, strict=True):
+        if call.samples:
+            found.update(zip(members, candidates_of(call.samples), strict=False))
+    return [(trials[i], found[i]) for i in sorted(found)]
 
 
 def revised(task: Task, previous: Candidate | None) -> Task:

@@ -18,7 +18,8 @@ from strategies import strategy
 from strategies.best_of_n import SampleCount
 from strategies.core.account import Account
 from strategies.core.contracts import Engine, Event, Progress, Refused, Sample, Task
-from strategies.sampling.draw import candidates_of, draw, refuse_choices, succeeded, told
+from strategies.sampling.draw import candidates_of, draw, refuse_choices, told
+from strategies.sampling.drawing import succeeded
 from strategies.sampling.logprob_confidence import (
     MEASURES,
     Ballot,
@@ -151,7 +152,7 @@ class _Thinking:
         reader = self._reader()
         values = reader.readings.setdefault(0, [])
         watch = Watch(values, self.window, self.ballot.bar)
-        return await self._trace(await attempt(self.task, reader, before + place, watch), values)
+        return await self._trace(await attempt(self.task, reader, before + place, lambda _: not watch()), values)
 
     async def _trace(self, sample: Sample, values: Sequence[float]) -> Trace:
         return Trace(sample, await key_of(sample, self.account), MEASURES[self.measure](values, self.window))

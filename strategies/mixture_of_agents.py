@@ -5,8 +5,7 @@ gives some, by system prompts.
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field
@@ -17,7 +16,8 @@ from strategies.core.account import Account
 from strategies.core.concurrency import together
 from strategies.core.contracts import Engine, Event, Final, Incumbent, Progress, Sample, Task, numbers_of
 from strategies.sampling.dialogue import conversation, seeded
-from strategies.sampling.draw import candidates_of, draw, elect, succeeded, with_temperature
+from strategies.sampling.draw import candidates_of, elect, with_temperature
+from strategies.sampling.drawing import Drawing, raise_if_all_failed, succeeded
 from strategies.sampling.prompts import Examples, SystemPrompt, prompted
 
 AGGREGATE = (
@@ -61,42 +61,26 @@ async def mixture_of_agents(
     for layer in range(1, layers):
         told = aggregating(task, proposals)
         calls = [
-            Call(seeded_task(prompted(told, role, None), layer, i), engine, share)
+            Drawing.of(seeded_task(prompted(told, role, None), layer, i), engine, share)
             for i, (role, share) in enumerate(zip(roles, shares, strict=True))
         ]
         await together([call.run() for call in calls])
         drawn = [sample for call in calls for sample in call.samples]
         ended = [sample for sample in drawn if sample.finished]
         if not ended and not proposals:
-            yield await nothing_ended(calls, account.seconds_left)
+            # The best unfinished proposal is the answer.
+            raise_if_all_failed(drawn)
+            unfinished = candidates_of([sample for sample in drawn if succeeded(sample)])
+            yield await elect(unfinished, "majority", account.seconds_left)
             return
         if not ended:
             break
         proposals = ended
         yield Progress(f"layer {layer}: {len(ended)} of {proposers} proposals")
         yield Incumbent((await elect(candidates_of(proposals), "majority", account.seconds_left)).best)
-    last = Call(seeded_task(aggregating(task, proposals), layers, 0, spread=False), engine, task.choices)
-    await last.run()
-    yield await chosen(proposals, last, account.seconds_left)
-
-
-@dataclass(slots=True)
-class Call:
-    """Proposals of one prompt; a call that fails as a whole leaves its cause."""
-
-    task: Task
-    engine: Engine
-    n: int
-    samples: list[Sample] = field(default_factory=list)
-    failure: Exception | None = None
-
-    async def run(self) -> None:
-        try:
-            async with aclosing(draw(self.task, self.engine, self.n, self.samples)) as progress:
-                async for _ in progress:
-                    pass
-        except Exception as error:
-            self.failure = error
+    last = seeded_task(aggregating(task, proposals), layers, 0, spread=task.choices > 1)
+    answers = await Drawing.of(last, engine, task.choices).run()
+    yield await chosen(proposals, answers, account.seconds_left)
 
 
 def aggregating(task: Task, proposals: Sequence[Sample]) -> Task:
@@ -115,24 +99,15 @@ def seeded_task(task: Task, layer: int, call: int, *, spread: bool = True) -> Ta
     return replace(task, sampling=with_temperature(sampling) if spread else sampling)
 
 
-async def nothing_ended(calls: Sequence[Call], within_s: float | None) -> Final:
-    """The end without any whole proposal: the best unfinished one.
+async def chosen(proposals: Sequence[Sample], answers: Sequence[Sample], within_s: float | None) -> Final:
+    """The aggregator's answers; where it was cut off, the proposals as well, by majority.
 
     Raises:
-        Exception: the first cause, if all failed.
+        Exception: the first cause, if there are no proposals and all answers failed.
     """
-    samples = [sample for call in calls for sample in call.samples if succeeded(sample)]
-    failures = [call.failure for call in calls if call.failure]
-    if failures and not samples:
-        raise failures[0]
-    return await elect(candidates_of(samples), "majority", within_s)
-
-
-async def chosen(proposals: Sequence[Sample], last: Call, within_s: float | None) -> Final:
-    """The aggregator's answers; where it was cut off, the proposals as well, by majority."""
-    if last.failure and not proposals:
-        raise last.failure
-    if any(sample.finished for sample in last.samples) or not proposals:
-        candidates = candidates_of(last.samples)
+    if not proposals:
+        raise_if_all_failed(answers)
+    if any(sample.finished for sample in answers) or not proposals:
+        candidates = candidates_of(answers)
         return Final(tuple(candidates), tuple(i for i, c in enumerate(candidates) if succeeded(c.sample)))
-    return await elect(candidates_of([*proposals, *last.samples]), "majority", within_s)
+    return await elect(candidates_of([*proposals, *answers]), "majority", within_s)

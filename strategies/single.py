@@ -5,9 +5,10 @@ from contextlib import aclosing
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.core.account import Account, BudgetSpent
-from strategies.core.contracts import Delta, Engine, Event, Final, Sample, Task
-from strategies.sampling.draw import candidates_of, fail_growing, raise_if_all_failed, succeeded
+from strategies.core.account import Account
+from strategies.core.contracts import Delta, Engine, Event, Final, Task
+from strategies.sampling.draw import candidates_of
+from strategies.sampling.drawing import Drawing, raise_if_all_failed, succeeded
 from strategies.sampling.prompts import Examples, SystemPrompt, prompted
 
 
@@ -23,17 +24,11 @@ async def single(
 ) -> AsyncGenerator[Event, None]:
     """Answers with one sample, streamed from its first token; n choices are n samples."""
     task = prompted(task, system_prompt, examples)
-    drawn: dict[int, Sample] = {}
-    try:
-        async with aclosing(engine.generate(task.prompt, task.sampling, task.choices)) as chunks:
-            async for chunk in chunks:
-                drawn.setdefault(chunk.index, Sample(opening=task.opening)).chunks.append(chunk)
-                yield Delta(chunk)
-    except BudgetSpent:
-        pass
-    except Exception as error:
-        fail_growing(drawn, error)
-    samples = [drawn[index] for index in sorted(drawn)]
-    raise_if_all_failed(samples)
-    candidates = candidates_of(samples)
+    drawing = Drawing.of(task, engine, task.choices)
+    async with aclosing(drawing.chunks()) as chunks:
+        async for chunk, _ in chunks:
+            yield Delta(chunk)
+    drawing.raise_if_lost()
+    raise_if_all_failed(drawing.samples)
+    candidates = candidates_of(drawing.samples)
     yield Final(tuple(candidates), tuple(i for i, c in enumerate(candidates) if succeeded(c.sample)))

@@ -15,7 +15,7 @@ from prm import Aggregation, Choice, OnTokens, ProcessRewardModel, StepScores
 from strategies.core.account import BudgetSpent
 from strategies.core.contracts import Chunk, Engine, Prompt, Sample, Sampling, TokenIds
 from strategies.core.engine_wrapper import EngineWrapper
-from strategies.sampling.draw import succeeded
+from strategies.sampling.drawing import succeeded
 from strategies.sampling.logprob_confidence import only_asked
 from strategies.sampling.streams import sub_seed
 from strategies.search.stop_strings import Stop, first_stop, reach

@@ -14,7 +14,7 @@ _AHEAD = 64
 """Items that the streams may be ahead of whoever reads them."""
 
 
-async def together(works: Sequence[Coroutine[Any, Any, None]]) -> None:
+async def together(works: Sequence[Coroutine[Any, Any, object]]) -> None:
     """Runs all at once; the first failure cancels the others and is raised as it is."""
     try:
         async with asyncio.TaskGroup() as group:

@@ -1,11 +1,10 @@
 """Asking the policy more than the client did: further turns of its conversation, and calls that are not the answer."""
 
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 
-from strategies.core.account import BudgetSpent
 from strategies.core.contracts import Chunk, Engine, Message, Prompt, Refused, Sample, Sampling, Task, text_of
+from strategies.sampling.drawing import Drawing
 from strategies.sampling.streams import sub_seed
 
 _CONTROLS = {"continue_final_message", "add_generation_prompt"}
@@ -71,22 +70,11 @@ async def ask(
     prompt: Prompt,
     sampling: Sampling,
     index: int = 0,
-    until: Callable[[Chunk], bool] = lambda chunk: False,
+    until: Callable[[Chunk], bool] | None = None,
 ) -> Sample:
-    """One sample; a failure, or a budget that is spent, is its finish reason. A failure after its end is none.
+    """One sample; a failure, or a budget that does not allow it, is its finish reason.
 
     It has no finish reason where `until`, asked of each chunk, ended it.
     """
-    sample = Sample()
-    try:
-        async with aclosing(engine.generate(prompt, sampling)) as chunks:
-            async for chunk in chunks:
-                sample.chunks.append(replace(chunk, index=index))
-                if until(chunk):
-                    break
-    except BudgetSpent:
-        sample.chunks.append(Chunk(index, finish_reason="budget"))
-    except Exception as error:
-        if sample.finish_reason is None:
-            sample.chunks.append(Chunk(index, finish_reason="error", error=error))
-    return sample
+    samples = await Drawing(engine, prompt, sampling, first=index).run(until)
+    return samples[0] if samples else Sample([Chunk(index, finish_reason="budget")])

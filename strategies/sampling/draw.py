@@ -1,12 +1,11 @@
 """What the strategies that draw whole solutions share: draw, score, vote."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
 from prm import Aggregation, ProcessRewardModel, aggregate, split_steps
 from strategies.answers import Exact, canonical, extract, vote
-from strategies.core.account import BudgetSpent
 from strategies.core.contracts import (
     Candidate,
     Chunk,
@@ -20,6 +19,7 @@ from strategies.core.contracts import (
     Steps,
     Task,
 )
+from strategies.sampling.drawing import Drawing, raise_if_all_failed, succeeded
 
 TEMPERATURE = 0.8
 """Of samples that must differ, where the request gives none (search-and-learn's recipes)."""
@@ -34,42 +34,20 @@ async def draw(task: Task, engine: Engine, n: int, samples: list[Sample]) -> Asy
     Raises:
         Exception: the first cause, if no sample came to anything.
     """
-    drawn: dict[int, Sample] = {}
-    sampling = with_temperature(task.sampling) if n > 1 else task.sampling
-    try:
-        async with aclosing(engine.generate(task.prompt, sampling, n)) as chunks:
-            async for chunk in chunks:
-                if not drawn:
-                    yield Progress(f"{n} samples are under way")
-                drawn.setdefault(chunk.index, Sample(opening=task.opening)).chunks.append(chunk)
-                if chunk.finish_reason:
-                    yield Progress(told(chunk, drawn[chunk.index]))
-    except BudgetSpent:
-        pass
-    except Exception as error:
-        fail_growing(drawn, error)
-    samples += [drawn[index] for index in sorted(drawn)]
+    if n > 1:
+        task = replace(task, sampling=with_temperature(task.sampling))
+    drawing = Drawing.of(task, engine, n)
+    has_begun = False
+    async with aclosing(drawing.chunks()) as chunks:
+        async for chunk, sample in chunks:
+            if not has_begun:
+                has_begun = True
+                yield Progress(f"{n} samples are under way")
+            if chunk.finish_reason:
+                yield Progress(told(chunk, sample))
+    drawing.raise_if_lost()
+    samples += drawing.samples
     raise_if_all_failed(samples)
-
-
-def fail_growing(samples: Mapping[int, Sample], error: Exception) -> None:
-    """Ends with `error` what still grows of a call that failed; raises it if none came to anything before."""
-    for index, sample in samples.items():
-        if sample.finish_reason is None:
-            sample.chunks.append(Chunk(index, finish_reason="error", error=error))
-    if not any(succeeded(sample) for sample in samples.values()):
-        raise error
-
-
-def raise_if_all_failed(samples: Sequence[Sample]) -> None:
-    """Raises the first cause if there are samples and none of them came to anything."""
-    causes = [sample.chunks[-1].error for sample in samples if not succeeded(sample)]
-    if causes and len(causes) == len(samples):
-        raise causes[0] or RuntimeError("the engine gave no cause")
-
-
-def succeeded(sample: Sample) -> bool:
-    return sample.finish_reason not in (None, "error")
 
 
 def told(chunk: Chunk, sample: Sample) -> str:

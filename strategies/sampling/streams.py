@@ -9,9 +9,10 @@ from functools import partial
 from typing import TypeVar
 
 from strategies.answers import canonical
-from strategies.core.account import Account, BudgetSpent
+from strategies.core.account import Account
 from strategies.core.contracts import Chunk, Engine, Progress, Sample, Task
-from strategies.sampling.draw import answer_of, raise_if_all_failed, succeeded, told, with_temperature
+from strategies.sampling.draw import answer_of, told, with_temperature
+from strategies.sampling.drawing import Drawing, raise_if_all_failed, succeeded
 
 T = TypeVar("T")
 
@@ -50,27 +51,16 @@ async def in_order(begin: Callable[[int], Awaitable[T]], n: int, parallel: int) 
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def attempt(task: Task, engine: Engine, index: int, goes_on: Callable[[], bool] = lambda: True) -> Sample:
+async def attempt(task: Task, engine: Engine, index: int, until: Callable[[Chunk], bool] | None = None) -> Sample:
     """The sample number `index`; a failure is recorded in it.
 
-    It has no chunk where the budget allows none, and no finish reason where `goes_on`, asked after each chunk, gave
-    it up.
+    It has no chunk where the budget allows none, and no finish reason where `until`, asked of each chunk, gave it up.
     """
-    sample, sampling = Sample(opening=task.opening), with_temperature(task.sampling)
+    sampling = with_temperature(task.sampling)
     if sampling.seed is not None:
         sampling = replace(sampling, seed=sub_seed(sampling.seed, index))
-    try:
-        async with aclosing(engine.generate(task.prompt, sampling)) as chunks:
-            async for chunk in chunks:
-                sample.chunks.append(replace(chunk, index=index))
-                if not goes_on():
-                    break
-    except BudgetSpent:
-        pass
-    except Exception as error:
-        if sample.finish_reason is None:
-            sample.chunks.append(Chunk(index, finish_reason="error", error=error))
-    return sample
+    samples = await Drawing.of(replace(task, sampling=sampling), engine, first=index).run(until)
+    return samples[0] if samples else Sample(opening=task.opening)
 
 
 async def draw_until(

@@ -10,7 +10,8 @@ from strategies.core.account import Account, BudgetSpent
 from strategies.core.concurrency import together
 from strategies.core.contracts import Candidate, Engine, Final, Message, Sample, Selector, Task, numbers_of
 from strategies.sampling.dialogue import aside, ask, asked, followed_by, said, seeded
-from strategies.sampling.draw import candidates_of, elect, scored, succeeded
+from strategies.sampling.draw import candidates_of, elect, scored
+from strategies.sampling.drawing import succeeded
 
 CONTEXT = 4
 """Attempts of its chain that a revision sees (2408.03314, section 6.1)."""

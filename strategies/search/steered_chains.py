@@ -28,7 +28,8 @@ from strategies.core.contracts import (
     numbers_of,
 )
 from strategies.sampling.dialogue import ask, seeded
-from strategies.sampling.draw import candidates_of, draw, elect, raise_if_all_failed, succeeded, with_temperature
+from strategies.sampling.draw import candidates_of, draw, elect, with_temperature
+from strategies.sampling.drawing import raise_if_all_failed, succeeded
 from strategies.search.stop_strings import Border, first_stop, length_of, reach, stopped_at, tail, without_end
 
 ChainCount = Annotated[int, Field(ge=1, le=4096, description="Independent chains; their answers are voted on.")]

@@ -8,7 +8,6 @@ or tokenised again between steps and the engine's prefix cache hits.
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Coroutine, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
@@ -33,7 +32,8 @@ from strategies.core.contracts import (
     numbers_of,
 )
 from strategies.core.widening import Finishing
-from strategies.sampling.draw import elect, fail_growing, succeeded, with_temperature
+from strategies.sampling.draw import elect, with_temperature
+from strategies.sampling.drawing import Drawing, succeeded
 from strategies.search.stop_strings import Border, Stop, first_stop, length_of, reach, stopped_at
 from strategies.search.trajectory import Trajectory, distinct, failed
 
@@ -195,22 +195,19 @@ class StepSearch:
         Raises:
             BudgetSpent: nothing more can be bought.
         """
-        samples: dict[int, Sample] = {}
         prompt = replace(self.task.prompt, token_ids=parent.token_ids, parents=numbers_of(parent.samples[-1:]))
-        sampling = self._sampling(parent, place, greedy, whole)
         stops = () if self._least(parent) else self.task.sampling.stop
         border = Border(parent.tail(reach(stops)), stops)
-        try:
-            async with aclosing(self.engine.generate(prompt, sampling, n)) as chunks:
-                async for chunk in chunks:
-                    samples.setdefault(chunk.index, Sample()).chunks.append(chunk)
-                    if border.stops and border.ends(chunk) and len(border.ended) == n:
-                        break
-        except BudgetSpent:
-            raise
-        except Exception as error:
-            fail_growing(samples, error)
-        children = [self._child(parent, samples[index]) for index in sorted(samples)]
+
+        def all_ended(chunk: Chunk) -> bool:
+            return border.ends(chunk) and len(border.ended) == n
+
+        drawing = Drawing(self.engine, prompt, self._sampling(parent, place, greedy, whole), n)
+        samples = await drawing.run(all_ended if stops else None)
+        if drawing.unpaid:
+            raise drawing.unpaid
+        drawing.raise_if_lost()
+        children = [self._child(parent, sample) for sample in samples]
         self.failed += [c for c in children if c.samples[-1].chunks[-1].error]
         grown = [c for c in children if c.samples[-1].finish_reason not in ("budget", "error")]
         self.cut += [c for c in children if c.samples[-1].finish_reason == "budget"]

@@ -6,7 +6,6 @@ no token ids and continues no assistant turn.
 
 import re
 from collections.abc import Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, Protocol
 
@@ -29,7 +28,8 @@ from strategies.core.contracts import (
     Task,
     text_of,
 )
-from strategies.sampling.draw import elect, succeeded
+from strategies.sampling.draw import elect
+from strategies.sampling.drawing import Drawing, succeeded
 from strategies.sampling.logprob_confidence import elect_by
 from strategies.sampling.streams import sub_seed
 
@@ -118,21 +118,13 @@ class Policy:
             return []
         if sampling.seed is not None:
             sampling = replace(sampling, seed=sub_seed(sampling.seed, *place))
-        samples: dict[int, Sample] = {}
-        try:
-            async with aclosing(self.engine.generate(prompt, sampling, n)) as chunks:
-                async for chunk in chunks:
-                    samples.setdefault(chunk.index, Sample()).chunks.append(chunk)
-        except BudgetSpent:
-            self.spent = True
-        except Exception as error:
-            growing = [sample for sample in samples.values() if sample.finish_reason is None]
-            for sample in growing or [samples.setdefault(len(samples), Sample())]:
-                sample.chunks.append(Chunk(0, finish_reason="error", error=error))
-        drawn = [samples[index] for index in sorted(samples)]
+        drawing = Drawing(self.engine, prompt, sampling, n)
+        drawn = await drawing.run()
         self.failed += [sample for sample in drawn if sample.finish_reason == "error"]
         self.withheld += [sample for sample in drawn if sample.withheld]
-        self.spent = self.spent or any(sample.finish_reason == "budget" for sample in drawn)
+        self.spent = (
+            self.spent or drawing.unpaid is not None or any(sample.finish_reason == "budget" for sample in drawn)
+        )
         return [sample for sample in drawn if succeeded(sample)]
 
     async def judge(self, text: str, parents: tuple[int, ...], n: int, max_tokens: int, *place: object) -> list[str]:

@@ -26,7 +26,6 @@ from strategies.sampling.draw import (
     candidates_of,
     draw,
     elect,
-    raise_if_all_failed,
     refuse_choices,
     refuse_unscored,
     scored,
@@ -100,16 +99,6 @@ def test_an_engine_that_breaks_ends_what_still_grew() -> None:
     assert [s.finish_reason for s in samples] == ["eos", "error", "error"]
     assert all(isinstance(s.chunks[-1].error, ConnectionError) for s in samples[1:])
     assert samples[1].text
-
-
-def test_all_failed_is_the_first_cause() -> None:
-    first, second = ConnectionError("first"), ValueError("second")
-    with pytest.raises(ConnectionError, match="first"):
-        raise_if_all_failed([sample("", "error", first), sample("", "error", second)])
-    with pytest.raises(RuntimeError, match="no cause"):
-        raise_if_all_failed([sample("half", None)])
-    raise_if_all_failed([sample("", "error", first), sample("", "budget")])
-    raise_if_all_failed([])
 
 
 def test_candidates_have_answers_and_failed_ones_none() -> None:

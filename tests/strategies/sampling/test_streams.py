@@ -112,7 +112,7 @@ def test_each_attempt_has_its_own_seed_and_a_temperature() -> None:
 def test_an_attempt_that_is_given_up_is_closed_and_paid() -> None:
     engine, account = FakeEngine(lambda request: "one two three four"), Account()
     left = iter([True, True, False])
-    sample = asyncio.run(attempt(TASK, account.meter(engine), 5, lambda: next(left)))
+    sample = asyncio.run(attempt(TASK, account.meter(engine), 5, lambda _: not next(left)))
     assert (sample.text, sample.finish_reason, engine.live) == ("one two three", None, 0)
     assert account.usage.completion_tokens == engine.generated == 3
 
