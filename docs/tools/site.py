@@ -19,7 +19,15 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
-PLACES = ("*.md", "docs/**/*.md", "docs/*.svg", "docs/site/*", "bench/results/**/*.md", "bench/results/**/*.png")
+PLACES = (
+    "*.md",
+    "docs/**/*.md",
+    "docs/*.svg",
+    "docs/site/*",
+    "examples/*.md",
+    "bench/results/**/*.md",
+    "bench/results/**/*.png",
+)
 _FENCE = re.compile(r"^```mermaid\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|mailto:|#)([^)\s#]+)(?:#[^)\s]*)?\)")
