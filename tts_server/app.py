@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 import strategies
 from prm import ProcessRewardModel
+from strategies.core.plain_words import sentence
 from tts_server import __version__
 from tts_server.admission.interactive_load import Load
 from tts_server.admission.keys import read_keys
@@ -192,7 +193,7 @@ def build_engine(settings: Settings) -> ServedEngine:
         try:
             return FakeEngine(model=name, max_model_len=limit, **settings.engine_args)
         except TypeError as error:
-            raise ConfigError(f"engine_args: {error}") from None
+            raise ConfigError(f"engine_args: {sentence(error)}") from None
     if kind == "openai":
         return _build_upstreams(settings)
     if missing := [package for package in NEEDS[kind] if find_spec(package) is None]:
@@ -279,7 +280,7 @@ def _build_prm(source: Source, settings: Settings, engine: ServedEngine) -> Proc
         try:
             return FakePRM(**settings.prm_args)
         except TypeError as error:
-            raise ConfigError(f"prm_args: {error}") from None
+            raise ConfigError(f"prm_args: {sentence(error)}") from None
     if source.kind == "judge":
         from prm.judge import Judge  # noqa: PLC0415
         from tts_server.prm_serving.judge_engine import Verifier  # noqa: PLC0415

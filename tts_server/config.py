@@ -28,8 +28,11 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
+
+from strategies.core.plain_words import cause, reason
 
 ENV_PREFIX = "TTS_SERVER_"
 DEFAULT_MODEL = "qwen2.5-coder-0.5b-instruct"
@@ -319,7 +322,8 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
         ConfigError: a key is unknown or a value is wrong; the message names every one.
     """
     if config is not None and not config.is_file():
-        raise ConfigError(f"the configuration file {config} does not exist")
+        missing = "is no file" if config.exists() else "does not exist"
+        raise ConfigError(f"the configuration file {config} {missing}")
     known = {(ENV_PREFIX + name).upper() for name in Settings.model_fields}
     for name in os.environ:
         # Settings under a nested key carry its name and two underscores.
@@ -333,10 +337,18 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
         return FromFile(**{key: value for key, value in flags.items() if value is not None})
     except ValidationError as error:
         raise ConfigError("; ".join(told(e) for e in error.errors())) from None
-    except (TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{config}: {error}") from None
+    except (TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"the configuration file {config} cannot be read: {cause(error)}") from None
+    except SettingsError as error:
+        found = _OF_FIELD.search(str(error))
+        name = f"{ENV_PREFIX}{found[1].upper()}" if found else "the environment"
+        raise ConfigError(f"{name}: it is not JSON") from None
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+_OF_FIELD = re.compile(r'field "(\w+)"')
+"""How pydantic names the setting whose variable it cannot read."""
 
 
 def told(error: Any) -> str:
@@ -344,5 +356,4 @@ def told(error: Any) -> str:
     key = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
         return f"unknown key {key!r}; known: {', '.join(Settings.model_fields)}"
-    said = str(error["msg"]).removeprefix("Value error, ")
-    return f"{key}: {said}" if key else said
+    return f"{key}: {reason(error)}" if key else reason(error)

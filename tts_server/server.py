@@ -16,6 +16,7 @@ from rich.console import Console
 
 from prm import PRMError
 from strategies.answers import symbolic
+from strategies.core.plain_words import sentence
 from tts_server.admission.queue import Admission
 from tts_server.admission.shutdown import Drain
 from tts_server.batches import Batches
@@ -106,14 +107,14 @@ async def _loaded(engine: ServedEngine) -> None:
     try:
         await engine.start()
     except (ImportError, OSError, ValueError) as error:
-        raise ConfigError(f"engine: {error}") from error
+        raise ConfigError(f"engine: {sentence(error)}") from error
 
 
 async def _started(prm: Lifetime) -> None:
     try:
         await prm.start()
     except (PRMError, ImportError, OSError) as error:
-        raise ConfigError(f"prm: {error}") from error
+        raise ConfigError(f"prm: {sentence(error)}") from error
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -10,6 +10,7 @@ from strategies.allocation import policy_table as policies
 from strategies.allocation.arms import VOTES
 from strategies.allocation.policy_table import Policy, PolicyError
 from strategies.core.contracts import Selector
+from strategies.core.plain_words import sentence
 
 POLICY = "policy.json"
 """Beside the records: that by which a budget was shared."""
@@ -71,4 +72,4 @@ def read_policy(path: Path) -> tuple[Policy, str]:
     try:
         return policies.read(path), hashlib.sha256(path.read_bytes()).hexdigest()
     except (PolicyError, OSError) as error:
-        raise RecordError(f"--policy: {error}") from None
+        raise RecordError(f"--policy: {sentence(error)}") from None

@@ -16,6 +16,8 @@ from typing import Annotated, Any, BinaryIO
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
+from strategies.core.plain_words import reason
+
 log = logging.getLogger(__name__)
 
 RECORDS = "records.jsonl"
@@ -177,7 +179,7 @@ def _parsed(line: bytes, file: Path, number: int) -> Record:
 def told(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(map(str, first["loc"]))
-    return f"{where}: {first['msg']}" if where else first["msg"]
+    return f"{where}: {reason(first)}" if where else reason(first)
 
 
 class RecordWriter:

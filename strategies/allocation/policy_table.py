@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError, with_config
 
 from strategies.allocation.difficulty import CHECKED, FEATURES, Difficulty, Share
 from strategies.core.account import Account
+from strategies.core.plain_words import reason
 from strategies.core.registry import registry
 from strategies.sampling.prompts import BOXED
 
@@ -196,7 +197,7 @@ def parse(text: str | bytes) -> Policy:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise PolicyError(f"{place}: {first['msg']}" if place else first["msg"]) from None
+        raise PolicyError(f"{place}: {reason(first)}" if place else reason(first)) from None
     check(policy)
     return policy
 
@@ -273,5 +274,5 @@ def complete_options(cell: Cell, place: str = "cell") -> dict[str, Any]:
         checked: BaseModel = entry.options.model_validate(dict(cell.options))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise PolicyError(f"{place}.options.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise PolicyError(f"{place}.options.{'.'.join(map(str, first['loc']))}: {reason(first)}") from None
     return {name: getattr(checked, name) for name in entry.options.model_fields}

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
+from strategies.core.plain_words import cause
 from tts_server.config import ConfigError, KeyLimits, Settings, told
 
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
@@ -82,7 +83,7 @@ def _of_file(path: Path, limits: KeyLimits) -> list[_Entry]:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"api_key_file: {error}") from None
+        raise ConfigError(f"api_key_file: {path} cannot be read: {cause(error)}") from None
     place = f"api_key_file: {path}"
     written = _of_toml(place, text, limits) if path.suffix == ".toml" else _of_lines(place, text.splitlines(), limits)
     entries = list(written)

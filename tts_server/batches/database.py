@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from strategies.core.plain_words import cause
 from tts_server.errors import StorageFull
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ class Database:
             path.touch(mode=0o600)
             self._connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
-            raise StoreUnusable(f"{path} cannot be opened: {error}") from None
+            raise StoreUnusable(f"{path} cannot be opened: {cause(error)}") from None
         self._connection.row_factory = sqlite3.Row
         try:
             self._prepare(path)

@@ -115,6 +115,7 @@ def export(
     config: Config = None,
 ) -> None:
     """Writes whole records as JSONL, the newest first, of every API key."""
+    from strategies.core.plain_words import sentence  # noqa: PLC0415
     from tts_server.config import ConfigError  # noqa: PLC0415
     from tts_server.observe.traces import feedback, view  # noqa: PLC0415
     from tts_server.observe.traces.database import Reader  # noqa: PLC0415
@@ -131,7 +132,7 @@ def export(
                     sink.write(view.line(stored.head, stored.body, said.get(stored.id)))
                     count += 1
     except (ConfigError, sqlite3.Error, OSError) as error:
-        raise fail(error) from None
+        raise fail(sentence(error)) from None
     if out:
         err.print(f"{count} traces are in {out}", soft_wrap=True, highlight=False, markup=False)
 

@@ -20,6 +20,7 @@ TTSError
 An error's class is found by its code, and where that says nothing by its status.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -177,6 +178,10 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
+_NUMBER = re.compile(r"^\[Errno -?\d+\] ")
+"""Of an error of the operating system, which says nothing beside its words."""
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turns httpx's errors into ours."""
@@ -185,7 +190,7 @@ def translated() -> Iterator[None]:
     except httpx.TimeoutException as error:
         raise TimedOut(f"{_place(error)} did not answer in time ({type(error).__name__}).") from error
     except (httpx.HTTPError, httpx.StreamError) as error:
-        raise ConnectionFailed(f"{_place(error)}: {error or type(error).__name__}") from error
+        raise ConnectionFailed(f"{_place(error)}: {_NUMBER.sub('', str(error)) or type(error).__name__}") from error
 
 
 def _place(error: Exception) -> str:

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from prm import PRMError
 from strategies.core.contracts import Refused
+from strategies.core.plain_words import reason
 from tts_server.errors import (
     MAX_PARAM,
     APIError,
@@ -117,14 +118,15 @@ def invalid(error: dict[str, Any]) -> InvalidRequest:
     """A pydantic error as a 400 that names the field."""
     context = error.get("ctx", {})
     if error["type"] == "json_invalid":
-        reason = str(context.get("error", error["msg"]))
-        return InvalidRequest(f"The body is not valid JSON: {'it is not UTF-8' if 'UTF-8' in reason else reason}.")
+        fault = str(context.get("error", error["msg"]))
+        return InvalidRequest(f"The body is not valid JSON: {'it is not UTF-8' if 'UTF-8' in fault else fault}.")
     place = [*error["loc"][1:], *([context["field"]] if "field" in context else [])]
     named = [p for p in place if isinstance(p, int) or not _BRANCH.fullmatch(p)]
     param = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in named).lstrip(".")[:MAX_PARAM] or None
     if not param and (what := _NO_OBJECT.get(error["type"])):
         return InvalidRequest(f"The body is {what}; a JSON object is needed.")
-    said = str(error["msg"]) if param and error["msg"].startswith(param) else f"{param or 'body'}: {error['msg']}"
+    why = reason(error)
+    said = why if param and why.startswith(param) else f"{param or 'body'}: {why}"
     if isinstance(error.get("input"), str | int | float):
         said += f", got {shown(error['input'])}"
     return (UnsupportedParameter if error["type"] == UNSUPPORTED else InvalidRequest)(said, param=param)

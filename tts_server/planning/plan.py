@@ -14,6 +14,7 @@ from strategies.core.account import Account, Budget
 from strategies.core.contracts import Engine, Event, Task
 from strategies.core.deadline import anytime
 from strategies.core.latency import Latencies
+from strategies.core.plain_words import reason
 from tts_server.admission.engine import AdmittedEngine
 from tts_server.config import BudgetConfig, Preset
 from tts_server.engines.base import ServedEngine
@@ -211,7 +212,7 @@ def wrong_option(entry: strategies.Entry, error: ValidationError) -> InvalidRequ
         return InvalidRequest(
             f"unknown option {shown(field)} of strategy {entry.name!r}; allowed: {allowed}", param=field
         )
-    return InvalidRequest(f"{field}: {first['msg']}, got {shown(first['input'])}", param=field)
+    return InvalidRequest(f"{field}: {reason(first)}, got {shown(first['input'])}", param=field)
 
 
 def reward_model(name: str | None, entry: strategies.Entry, service: Service) -> ProcessRewardModel | None:

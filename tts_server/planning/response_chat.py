@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from strategies.core.plain_words import reason
 from tts_server.errors import APIError, InvalidRequest
 from tts_server.schema.chat import ChatRequest, Sampled
 from tts_server.schema.response_items import InputItem, joined
@@ -45,7 +46,7 @@ def chat_of(request: ResponsesRequest) -> ChatRequest:
     except ValidationError as error:
         first = error.errors()[0]
         raise InvalidRequest(
-            f"input: as a chat it has wrong {first['loc'][-1]}: {first['msg']}", param="input"
+            f"input: as a chat it has wrong {first['loc'][-1]}: {reason(first)}", param="input"
         ) from None
 
 

@@ -4,6 +4,7 @@ from prm import PRMError, ProcessRewardModel
 from prm.backend.local import TransformersBackend
 from prm.backend.reference import Weights, reference_scores
 from prm.families.contract import Backend, Classes, Family, FamilyPRM, LabelTokens, Sigmoid
+from strategies.core.plain_words import sentence
 from tts_server.admission.engine import AdmittedEngine
 from tts_server.config import ConfigError, PRMBackend, Settings
 from tts_server.engines.base import ServedEngine
@@ -74,7 +75,7 @@ def load(source: Source, settings: Settings, engine: ServedEngine) -> ProcessRew
             return generative(source, settings, engine)
         model = find(source, settings.prm_separator)
     except (PRMError, CatalogError, ImportError, OSError, ValueError) as error:
-        raise ConfigError(f"prm: {error}") from error
+        raise ConfigError(f"prm: {sentence(error)}") from error
     where = _where(model, settings, engine)
     if where == "transformers":
         return ServedPRM(model.family, _transformers(model, settings), source.name)

@@ -60,7 +60,10 @@ def find(source: Source, separator: str | None) -> Model:
     """
     if source.kind == "lora":
         return _adapted(source)
-    path = str(resolve(source.model))
+    directory = resolve(source.model)
+    if Path(directory).exists() and not (Path(directory) / "config.json").is_file():
+        raise PRMError(f"{directory} holds no model: it has no config.json")
+    path = str(directory)
     family = None if source.kind == "auto" else source.kind
     found = load_prm(path, source.name, family=family, separator=separator).family
     return Model(source.model, path, read_config(path), found)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from prm import PRMInputError, ProcessRewardModel, aggregate
 from strategies.core.account import Account
+from strategies.core.plain_words import reason
 from tts_server.admission.quotas import bill
 from tts_server.answer.disconnect import ClientLeft, while_connected
 from tts_server.errors import InvalidRequest, ModelNotFound
@@ -82,7 +83,7 @@ def _item(index: int, question: str, solution: str, field: str) -> ScoreItem:
     try:
         return score_item(question, solution)
     except ValidationError as error:
-        said = error.errors(include_url=False)[0]["msg"]
+        said = reason(error.errors(include_url=False)[0])
         raise InvalidRequest(f"{field}: pair {index}: {said}", param=field) from None
 
 

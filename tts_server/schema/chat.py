@@ -7,7 +7,7 @@ that are not named here stands in `protocol_fields`.
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from tts_server.config import BudgetConfig, Effort
@@ -33,6 +33,15 @@ MAX_STOP = 1000
 _TOKEN_ID = re.compile("[0-9]{1,9}")
 
 
+def _object(given: Any) -> Any:
+    if given is not None and not isinstance(given, dict | TTS):
+        raise PydanticCustomError("value", "tts is an object such as {example}", {"example": _EXAMPLE})
+    return given
+
+
+_EXAMPLE = '{"strategy": "best_of_n", "n": 8}'
+
+
 class TTS(Wire):
     """How to spend compute on this request. The strategy's own options stand beside these fields."""
 
@@ -55,7 +64,7 @@ class Sampled(Wire):
     model_config = ConfigDict(extra="allow")
 
     model: str
-    tts: TTS | None = None
+    tts: Annotated[TTS | None, BeforeValidator(_object)] = None
     stream: bool | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)

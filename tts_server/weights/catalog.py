@@ -17,6 +17,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from strategies.core.plain_words import sentence
 from tts_server.weights.hub import Hub, HubError
 from tts_server.weights.process import ProcessFailed, Run, locked, run
 from tts_server.weights.progress import Report, bytes_in, harmless, progress
@@ -186,8 +187,8 @@ class Catalog:
             except OSError as error:
                 advice = "make room there" if error.errno in NO_ROOM else "try again"
                 raise CatalogError(
-                    f"Cannot put {name} into {self.cache} ({error}): {advice}, or set TTS_SERVER_CACHE to another "
-                    "directory."
+                    f"Cannot put {name} into {self.cache} ({sentence(error)}): {advice}, or set TTS_SERVER_CACHE to "
+                    "another directory."
                 ) from error
         return self._directory(model)
 

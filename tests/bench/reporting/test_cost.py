@@ -104,7 +104,7 @@ def test_dollars_are_those_of_tokens_and_time() -> None:
     [
         ('{"completions": 1}', "completions: Extra inputs are not permitted; it may name prompt, cached, completion"),
         ('{"prompt": -1}', "prompt: Input should be greater than or equal to 0"),
-        ("[]", "valid dictionary"),
+        ("[]", "should be an object"),
         ("{", "is no JSON"),
     ],
 )

@@ -93,7 +93,7 @@ def with_difficulty(**changed: Any) -> dict[str, Any]:
         (with_difficulty(isotonic={"x": [0.0, 1.0], "y": [0.5]}), r"difficulty\.isotonic\.y: one for each of 2 x"),
         (with_difficulty(isotonic={"x": [0.0, 1.0], "y": [0.5, 0.4]}), r"difficulty\.isotonic: neither x nor y may"),
         (with_difficulty(intercept=float("nan")), r"difficulty\.intercept: "),
-        ({"colour": "red"}, r"colour: Unexpected keyword argument"),
+        ({"colour": "red"}, r"colour: There is no such key"),
     ],
     ids=str,
 )

@@ -79,7 +79,10 @@ def test_serve_says_one_line_when_it_is_ready_answers_and_ends_on_a_signal() -> 
         (("--engine", "tgi"), "error: engine: Input should be 'auto', 'vllm', 'openai', 'transformers' or 'fake'"),
         (("--engine", "fake", "--prm", "big"), "error: prm: Cannot find the model 'big': "),
         (("--engine", "openai"), "error: upstream: the engine 'openai' needs the upstream's base URL"),
-        (("--engine", "fake", "--api-key-file", "/nowhere"), "error: api_key_file: [Errno 2] No such file"),
+        (
+            ("--engine", "fake", "--api-key-file", "/nowhere"),
+            "error: api_key_file: /nowhere cannot be read: No such file",
+        ),
         (("--config", "/nowhere.toml"), "error: the configuration file /nowhere.toml does not exist"),
     ],
 )

@@ -143,7 +143,7 @@ GOOD = {"question": "q", "steps": ["a"]}
         ({**GOOD, "question": 1}, "question", "valid string"),
         ({**GOOD, "steps": []}, "steps", "at least 1"),
         ({**GOOD, "steps": ["a", 2]}, "steps[1]", "valid string"),
-        ({**GOOD, "steps": "a"}, "steps", "valid list"),
+        ({**GOOD, "steps": "a"}, "steps", "should be a list"),
         ({**GOOD, "steps": ["a", "\n"]}, "steps", "step 1 is empty"),
         ({**GOOD, "steps": ["a"] * 1025}, "steps", "at most 1024"),
         ({"question": "q", "solution": "a\n\n" * 1025}, "solution", "this one has 1025"),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from strategies.core.plain_words import cause
 from tts_server.errors import EngineUnavailable
 
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -41,7 +42,9 @@ def read_lora(path: str, number: int) -> LoRA:
         config = json.loads(file.read_text())
         kind, rank = config["peft_type"], int(config["r"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EngineUnavailable(f"{path} holds no LoRA adapter as PEFT writes it: {file.name}: {error}.") from error
+        raise EngineUnavailable(
+            f"{path} holds no LoRA adapter as PEFT writes it: {file.name}: {cause(error)}."
+        ) from error
     if kind != "LORA" or not 1 <= rank <= _RANKS[-1]:
         raise EngineUnavailable(f"{path} is an adapter of type {kind} and rank {rank}; vLLM serves LORA up to 512.")
     return LoRA(number, str(Path(path).resolve()), next(known for known in _RANKS if known >= rank))

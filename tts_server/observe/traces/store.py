@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from starlette.types import Scope
 
 from strategies.core.contracts import text_of
+from strategies.core.plain_words import cause
 from strategies.record.recorder import Recorder
 from tts_server.config import Settings
 from tts_server.errors import EngineUnavailable, InvalidRequest, NotFound, shown
@@ -186,7 +187,7 @@ class Traces:
         try:
             return await asyncio.to_thread(self._settled_first, read)
         except (sqlite3.Error, OSError) as error:
-            log.error("traces: %s: %s", self._path, error)
+            log.error("traces: %s: %s", self._path, cause(error))
             raise EngineUnavailable("The traces cannot be reached now: see the server's log.") from error
 
     def _settled_first(self, read: Callable[[], T]) -> T:
@@ -231,9 +232,9 @@ class Traces:
             too_large = writer.add(rows)
         except (sqlite3.Error, OSError) as error:
             if rows:
-                self._drop(len(rows), f"{self._path}: {error}")
+                self._drop(len(rows), f"{self._path}: {cause(error)}")
             else:
-                log.warning("traces: old ones stay for now: %s: %s", self._path, error)
+                log.warning("traces: old ones stay for now: %s: %s", self._path, cause(error))
             # Without an open writer, what is there could not be read either while the disk is full.
             if writer is None or recovers(error):
                 return writer
