@@ -7,6 +7,10 @@ ENGINE ?= auto
 # auto | gpu (vLLM) | cpu (vLLM for CPUs, pinned) | portable (Transformers); after another one, `make clean` first
 DEVICE ?= auto
 
+# Processes that the tests run in.
+WORKERS ?= 2
+WORKERS_OF_TESTS = --numprocesses $(WORKERS) --no-loadscope-reorder
+
 export PYTHON
 BIN := .venv/bin
 # The fake engine needs no model.
@@ -19,8 +23,9 @@ install: .venv/.installed
 serve: .venv/.installed
 	@exec $(BIN)/tts-server serve $(SERVE)
 
+# One worker has the tests on real engines, the others have the rest.
 test: .venv/.dev .venv/.clients
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(WORKERS_OF_TESTS)
 
 # The wheel alone in an empty environment, with the newest releases of what it needs.
 test-wheel: .venv/.dev

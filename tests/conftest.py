@@ -1,6 +1,7 @@
 """What every test runs under: no network beyond this machine, no real engine unless marked `real`, no data at home."""
 
 import importlib.abc
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,21 @@ class _NoRealEngine(importlib.abc.MetaPathFinder):
     def find_spec(self, name: str, path: Any, target: Any = None) -> None:
         if name == "vllm":
             raise ImportError("a test that is not marked `real` may not import vllm")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config) -> Any:
+    from sharing import ByFile
+
+    return ByFile(config)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where workers share the tests, those that take longest begin first."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        from sharing import is_real
+
+        items.sort(key=lambda item: not is_real(item.nodeid))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,6 +1,6 @@
 """A class for each strategy of the server, with its options typed.
 
-Written from the strategies' own signatures; a test holds the two together.
+`python docs/tools/write_client.py` writes this file from the strategies' own signatures.
 """
 
 from collections.abc import Mapping, Sequence
