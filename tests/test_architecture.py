@@ -22,12 +22,20 @@ ARROWS = {
     "tts_server": ("strategies", "prm"),
     "bench": ("tts_server.client", "strategies", "prm"),
 }
-# What each room may import of its own package: a room is a folder right below the package, and the files at a package's
-# top are one together, which has the package's name.
+# At the top of these packages each file is a room of its own: some put everything together, others are the ground.
+APART = ("prm", "tts_server")
+# What each room may import of its own package: a room is a folder right below the package, or a file at the top of a
+# package in APART. Elsewhere the files at a package's top are one room, which has the package's name.
 ROOMS = {
-    "prm": "families",
-    "prm/backend": "prm families",
-    "prm/families": "prm",
+    "prm/__init__": "aggregate base fake families judge steps",
+    "prm/aggregate": "",
+    "prm/backend": "base families",
+    "prm/base": "aggregate",
+    "prm/fake": "aggregate base",
+    "prm/families": "aggregate base steps",
+    "prm/generative": "aggregate base families",
+    "prm/judge": "aggregate base steps",
+    "prm/steps": "",
     "strategies/core": "",
     "strategies/answers": "core",
     "strategies/record": "core",
@@ -35,22 +43,40 @@ ROOMS = {
     "strategies/search": "answers core sampling",
     "strategies/allocation": "answers core sampling search",
     "strategies": "allocation answers core sampling search",
-    "tts_server": "admission batches cli engines forms middleware observe planning prm_serving routes startup weights",
-    "tts_server/admission": "tts_server engines middleware",
-    "tts_server/answer": "tts_server admission forms middleware observe planning schema",
-    "tts_server/batches": "tts_server admission engines middleware",
-    "tts_server/cli": "tts_server client observe startup weights",
+    "tts_server/__init__": "",
+    "tts_server/__main__": "cli",
+    "tts_server/admission": "config errors",
+    "tts_server/answer": "admission app_state errors forms logs middleware planning request_state schema",
+    "tts_server/app": (
+        "__init__ admission app_state batches config engines errors forms middleware observe planning "
+        "prm_serving raw_output routes weights"
+    ),
+    "tts_server/app_state": "admission batches observe planning",
+    "tts_server/batches": "admission config engines errors request_state",
+    "tts_server/cli": "app app_state client config errors logs observe raw_output server startup weights",
     "tts_server/client": "",
-    "tts_server/engines": "tts_server forms startup upstream",
-    "tts_server/forms": "tts_server",
-    "tts_server/middleware": "tts_server admission schema",
-    "tts_server/observe": "tts_server admission engines middleware planning prm_serving upstream",
-    "tts_server/planning": "tts_server admission engines forms observe schema",
-    "tts_server/prm_serving": "tts_server admission engines planning schema upstream weights",
-    "tts_server/routes": "tts_server admission answer batches engines middleware observe planning prm_serving schema",
-    "tts_server/schema": "tts_server forms",
-    "tts_server/startup": "tts_server admission engines observe planning",
-    "tts_server/upstream": "tts_server",
+    "tts_server/config": "",
+    "tts_server/engines": "errors forms raw_output upstream",
+    "tts_server/errors": "",
+    "tts_server/forms": "errors",
+    "tts_server/logs": "request_state trace_place",
+    "tts_server/middleware": "admission config errors logs observe request_state schema",
+    "tts_server/observe": (
+        "__init__ admission config engines errors logs planning prm_serving request_state trace_place upstream"
+    ),
+    "tts_server/planning": "admission config engines errors forms schema",
+    "tts_server/prm_serving": "admission config engines errors planning schema upstream weights",
+    "tts_server/raw_output": "",
+    "tts_server/request_state": "admission planning",
+    "tts_server/routes": (
+        "__init__ admission answer app_state batches engines errors middleware observe planning prm_serving "
+        "request_state schema"
+    ),
+    "tts_server/schema": "config errors forms",
+    "tts_server/server": "app_state config engines middleware planning startup",
+    "tts_server/startup": "admission app_state config engines observe planning",
+    "tts_server/trace_place": "",
+    "tts_server/upstream": "errors trace_place",
     "tts_server/weights": "",
     "bench": "simulation",
     "bench/calibration": "bench reporting rescoring stats stored",
@@ -136,7 +162,9 @@ def module_of(file: Path) -> str:
 
 def room_of(file: Path) -> str:
     package, *below = file.relative_to(ROOT).parts
-    return f"{package}/{below[0]}" if len(below) > 1 else package
+    if len(below) > 1:
+        return f"{package}/{below[0]}"
+    return f"{package}/{file.stem}" if package in APART else package
 
 
 def arrows() -> dict[Path, set[Path]]:
@@ -183,11 +211,12 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     assert [sorted(module_of(file) for file in circle) for circle in circles(arrows())] == []
 
 
-def test_the_rooms_of_strategies_are_in_no_circle() -> None:
+@pytest.mark.parametrize("package", ["prm", "strategies", "tts_server"])
+def test_the_rooms_of_a_package_are_in_no_circle(package: str) -> None:
     rooms = {
-        room: [f"strategies/{name}" for name in names.split()]
+        room: [f"{package}/{name}" for name in names.split()]
         for room, names in ROOMS.items()
-        if room.startswith("strategies")
+        if room.partition("/")[0] == package
     }
     assert circles(rooms) == []
 

@@ -81,3 +81,9 @@ def test_a_search_enters_few_functions_of_ours(strategy: str, most: int) -> None
     asked = {"role": "user", "content": "What is 17 * 23?"}
     profile = asyncio.run(profiled({"messages": [asked], "tts": {"strategy": strategy}, "seed": 1}))
     assert profile.calls <= most
+
+
+def test_few_frames_and_files_of_ours_stand_between_the_door_and_the_engine() -> None:
+    profile = asyncio.run(profiled({"messages": [{"role": "user", "content": "What is 17 * 23?"}]}))
+    assert profile.frames <= 17
+    assert len(profile.files) <= 47

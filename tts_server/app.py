@@ -19,19 +19,19 @@ from tts_server.admission.interactive_load import Load
 from tts_server.admission.keys import read_keys
 from tts_server.admission.queue import Admission
 from tts_server.admission.shutdown import Drain
+from tts_server.app_state import AppState
 from tts_server.batches import Batches
 from tts_server.config import DEFAULT_MODEL, ConfigError, Settings
 from tts_server.engines.base import ServedEngine
 from tts_server.errors import InvalidRequest
 from tts_server.forms.call_formats import FORMATS
-from tts_server.middleware.content_encoding import Inflated
+from tts_server.middleware.body import Body
 from tts_server.middleware.endpoints import Endpoints
-from tts_server.middleware.error_responses import HANDLERS, RESPONSES
+from tts_server.middleware.error_responses import RESPONSES, handlers
 from tts_server.middleware.gate import Gate
-from tts_server.middleware.stack import Auth, BodyLimit, Quotas, RequestId, Uniform
+from tts_server.middleware.stack import Auth, Entry
 from tts_server.observe.metrics.counts import Metrics
 from tts_server.observe.metrics.exposition import Shown
-from tts_server.observe.metrics.request_count import Measured
 from tts_server.observe.traces.store import Traces
 from tts_server.planning.plan import check_options
 from tts_server.planning.policy_tables import policy_of
@@ -86,7 +86,7 @@ def create_app(
     service = Service(engine, {prm.name: prm for prm in prms}, settings, created=int(time.time()), policy=policy)
 
     endpoints = Endpoints(routes())
-    keys, load, counts = read_keys(settings), Load(), Metrics(endpoints)
+    keys, load, counts = read_keys(settings), Load(), Metrics()
     drain, admission = Drain(), Admission(settings.max_live_samples or LIVE, settings.max_waiting_samples)
     app = FastAPI(
         title="tts-server",
@@ -94,33 +94,37 @@ def create_app(
         summary="An OpenAI-compatible server that spends inference compute on better answers.",
         # Outermost first.
         middleware=[
-            Middleware(Uniform),
             *_shared(settings),
-            Middleware(Measured, metrics=counts),
-            Middleware(RequestId),
+            Middleware(Entry, endpoints=endpoints, metrics=counts),
             Middleware(Auth, keys=keys),
-            *_traced(tracing, endpoints),
-            Middleware(Quotas, limits=keys.limits),
-            Middleware(Inflated),
+            *_traced(tracing),
             Middleware(
-                BodyLimit,
+                Body,
                 limit=settings.max_body_bytes,
                 upload_limit=settings.batch.max_file_bytes + FORM_BYTES,
             ),
-            Middleware(Gate, limit=settings.max_requests, load=load, admission=admission, drain=drain),
+            Middleware(
+                Gate, limit=settings.max_requests, limits=keys.limits, load=load, admission=admission, drain=drain
+            ),
         ],
-        exception_handlers=dict(HANDLERS),
+        exception_handlers=handlers(endpoints),
         responses=RESPONSES,
         redirect_slashes=False,
     )
-    app.state.service, app.state.endpoints = service, endpoints
-    app.state.keys, app.state.admission, app.state.drain = keys, admission, drain
-    app.state.traces = Traces(settings)
-    app.state.metrics = Shown(counts, engine, prms, admission, app.state.traces)
-    app.state.usage, app.state.tracing = counts.usage_of_owners, tracing
     for router in ROUTERS:
         app.include_router(router)
-    app.state.batches = Batches(app, engine, load, drain, settings, endpoints.paths, scored=bool(prms))
+    traces = Traces(settings)
+    app.state.server = AppState(
+        service=service,
+        keys=keys,
+        admission=admission,
+        drain=drain,
+        traces=traces,
+        usage=counts.usage_of_owners,
+        metrics=Shown(counts, engine, prms, admission, traces),
+        batches=Batches(app, engine, load, drain, settings, endpoints.paths, scored=bool(prms)),
+        tracing=tracing,
+    )
     return app
 
 
@@ -142,12 +146,12 @@ def _shared(settings: Settings) -> list[Middleware]:
     ]
 
 
-def _traced(tracing: "Tracing | None", endpoints: Endpoints) -> list[Middleware]:
+def _traced(tracing: "Tracing | None") -> list[Middleware]:
     if tracing is None:
         return []
-    from tts_server.observe.otel.request_span import Traced  # noqa: PLC0415
+    from tts_server.middleware.span import Traced  # noqa: PLC0415
 
-    return [Middleware(Traced, tracing=tracing, endpoints=endpoints)]
+    return [Middleware(Traced, tracing=tracing)]
 
 
 def check_presets(settings: Settings, prms: Sequence[str]) -> None:

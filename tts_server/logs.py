@@ -12,7 +12,8 @@ from types import TracebackType
 
 import orjson
 
-from tts_server.context import owner, request_id, trace_place
+from tts_server.request_state import current
+from tts_server.trace_place import trace_place
 
 _LEFT_OUT = "(left out; the setting log_prompts shows it)"
 
@@ -44,8 +45,8 @@ class LogFormatter(logging.Formatter):
         return super().format(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the name in the standard library
-        if id_ := request_id.get():
-            record.message = f"[{' '.join(filter(None, (id_, owner.get())))}] {record.message}"
+        if state := current.get():
+            record.message = f"[{state.log_prefix}] {record.message}"
         return super().formatMessage(record)
 
     def _censor(self, record: logging.LogRecord) -> None:
@@ -69,14 +70,14 @@ class JSONFormatter(LogFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         self._censor(record)
-        place = trace_place.get()
+        state, place = current.get(), trace_place.get()
         said = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            "request_id": request_id.get() or None,
-            "owner": owner.get() or None,
+            "request_id": state.id if state else None,
+            "owner": (state.owner or None) if state else None,
             "trace_id": place.trace_id if place else None,
             "span_id": place.span_id if place else None,
             "error": self.formatException(record.exc_info) if record.exc_info else None,

@@ -17,14 +17,11 @@ from rich.console import Console
 from prm import PRMError
 from strategies.answers import symbolic
 from strategies.core.plain_words import sentence
-from tts_server.admission.queue import Admission
-from tts_server.admission.shutdown import Drain
-from tts_server.batches import Batches
+from tts_server.app_state import AppState
 from tts_server.config import ConfigError, Settings
 from tts_server.engines.base import ServedEngine, Slotted
 from tts_server.middleware.http1 import Http1
-from tts_server.observe.traces.store import Traces
-from tts_server.planning.service import Lifetime, Service
+from tts_server.planning.service import Lifetime
 from tts_server.startup import data_dir
 from tts_server.startup.loading import SIGNALS, Loading
 
@@ -61,9 +58,8 @@ async def serve(
         ConfigError: the address cannot be listened on; found out before the engine takes its time to start. Or a
             reward model cannot be run, or does not score as it should.
     """
-    service: Service = app.state.service
-    batches: Batches = app.state.batches
-    traces: Traces = app.state.traces
+    state = AppState.of(app)
+    service = state.service
     loading = loading or Loading(Console(stderr=True))
     loop, starting = asyncio.get_running_loop(), asyncio.current_task()
 
@@ -83,23 +79,22 @@ async def serve(
                 why,
             )
         async with AsyncExitStack() as running:
-            if app.state.tracing:
-                running.push_async_callback(app.state.tracing.close)
+            if state.tracing:
+                running.push_async_callback(state.tracing.close)
             running.push_async_callback(service.engine.close)
             symbolic.begin()
             loading.begin(f"loading {service.engine.model}")
             await _loaded(service.engine)
             if settings.max_live_samples is None and isinstance(service.engine, Slotted):
-                admission: Admission = app.state.admission
-                admission.fit(service.engine.slots)
-            running.push_async_callback(traces.close)
-            traces.start()
+                state.admission.fit(service.engine.slots)
+            running.push_async_callback(state.traces.close)
+            state.traces.start()
             loading.begin("loading the reward models")
             for prm in service.owned:
                 running.push_async_callback(prm.close)
                 await _started(prm)
-            running.push_async_callback(batches.close)
-            await batches.start()
+            running.push_async_callback(state.batches.close)
+            await state.batches.start()
             await _Server(app, settings, on_ready, loading.say).serve([address])
 
 
@@ -162,8 +157,7 @@ class _Server(uvicorn.Server):
         )
         self._on_ready = on_ready
         self._say = say
-        self._drain: Drain = app.state.drain
-        self._batches: Batches = app.state.batches
+        self._drain, self._batches = AppState.of(app).drain, AppState.of(app).batches
         self._grace_s = settings.grace_s
         logging.getLogger("uvicorn.error").addFilter(_is_news)
 

@@ -12,6 +12,7 @@ from patience import NEVER_S
 
 from prm import ProcessRewardModel
 from tts_server.app import create_app
+from tts_server.app_state import AppState
 from tts_server.config import BatchConfig, Settings
 from tts_server.engines.base import ServedEngine
 from tts_server.engines.fake import FakeEngine
@@ -40,13 +41,13 @@ async def batching(
     """A client of a server that keeps its files and batches in a directory and goes on with those that are there."""
     limits = batch or BatchConfig()
     app = create_app(engine or FakeEngine(), prms, Settings(data_dir=data_dir, batch=limits, **settings))
-    await app.state.batches.start()
+    await AppState.of(app).batches.start()
     try:
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://server", timeout=NEVER_S) as client:
             yield client
     finally:
-        await app.state.batches.close()
+        await AppState.of(app).batches.close()
 
 
 async def upload(client: httpx.AsyncClient, data: bytes, name: str = "in.jsonl", **fields: str) -> httpx.Response:

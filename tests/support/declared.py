@@ -31,6 +31,7 @@ OWNERS = {
     "prm/backend/heads.py": "transformers",
     "prm/backend/local.py": "transformers",
     "tts_server/observe/otel/*.py": "otel",
+    "tts_server/middleware/span.py": "otel",
     "strategies/search/treequest_tree.py": "search",
     "bench/studies/prm.py": "train",
     "bench/prm_training/models.py": "train",

@@ -13,6 +13,7 @@ from patience import NEVER_S
 
 from prm import ProcessRewardModel
 from tts_server.app import create_app
+from tts_server.app_state import AppState
 from tts_server.config import Settings
 from tts_server.engines.base import ServedEngine
 from tts_server.engines.fake import FakeEngine
@@ -36,7 +37,7 @@ async def serving(
     """A client of a server on a free port of this machine, in this event loop."""
     app = app or create_app(engine or FakeEngine(), prms, settings, tracing)
     if settings and "traces" in settings.model_fields_set:
-        app.state.traces.start()
+        AppState.of(app).traces.start()
     config = http_config(app, host="127.0.0.1", port=0)
     server = uvicorn.Server(config)
     # As `Server.serve` does, without its loop that wakes up ten times a second, and without its signals.
@@ -53,7 +54,7 @@ async def serving(
     finally:
         server.servers[0].close()
         await until(lambda: not server.server_state.connections and not server.server_state.tasks)
-        await app.state.traces.close()
+        await AppState.of(app).traces.close()
 
 
 def body(**fields: Any) -> dict[str, Any]:

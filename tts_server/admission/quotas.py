@@ -5,9 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from starlette.types import Scope
-
-from strategies.core.account import Account
 from tts_server.config import KeyLimits
 from tts_server.errors import TooManyRequests
 
@@ -108,27 +105,9 @@ class Quota:
         )
 
 
-def bill(scope: Scope, account: Account, strategy: str = "", trace_id: str = "") -> None:
-    """Notes what a request spends; its owner pays when it has ended, however it ends.
-
-    Where the request is part of a distributed trace, so is what this account pays for: a strategy's search, of which
-    the record has an id, or nothing but scores.
-    """
-    state = scope.setdefault("state", {})
-    state.setdefault("accounts", []).append(account)
-    if spans := state.get("spans"):
-        account.spans = spans(strategy, trace_id)
-
-
-def spends(scope: Scope) -> bool:
+def computes(method: str, path: str) -> bool:
     """Whether a request may compute something: who may compute no more can still fetch what was made."""
-    return scope["method"] == "POST" and not scope["path"].startswith(QUIET)
-
-
-def cost(scope: Scope) -> int:
-    """Tokens that the request has cost so far: generated ones and the reward model's."""
-    accounts: list[Account] = scope.get("state", {}).get("accounts", [])
-    return sum(account.usage.completion_tokens + account.usage.prm_tokens for account in accounts)
+    return method == "POST" and not path.startswith(QUIET)
 
 
 def _bucket(limit: int | None, period_s: float, clock: Clock) -> Bucket | None:

@@ -5,17 +5,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
-from starlette.types import Scope
-
 from strategies.core.account import Account, Usage
-from tts_server.admission.quotas import spends
 
 MAX_NAMED = 200
 """Owners that metrics tell apart; those that come later are one."""
 OTHERS = "(others)"
 """What metrics call these; no owner can have this name."""
-LEFT = "499"
-"""The status of requests whose client left."""
 
 
 @dataclass(slots=True)
@@ -41,12 +36,9 @@ class Ledger:
         """Unix seconds."""
         self._by_owner: dict[str, OwnerUsage] = {}
 
-    def count(self, scope: Scope) -> None:
-        state = scope.get("state", {})
-        # Nobody is known to have sent what was refused for its key.
-        if spends(scope) and "owner" in state:
-            of_owner = self._by_owner.setdefault(state["owner"], OwnerUsage())
-            of_owner.add(str(state.get("status", LEFT)), state.get("accounts", []))
+    def count(self, owner: str, status: int, accounts: list[Account]) -> None:
+        """Counts a request of the owner's that has ended with this status."""
+        self._by_owner.setdefault(owner, OwnerUsage()).add(str(status), accounts)
 
     def of(self, owner: str) -> OwnerUsage:
         return self._by_owner.get(owner) or OwnerUsage()

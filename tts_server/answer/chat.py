@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence, Set
+from collections.abc import AsyncGenerator, Iterator, Sequence, Set
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -48,42 +49,44 @@ class Envelope:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
 
 
-async def completion(events: AsyncIterator[Event], envelope: Envelope) -> Json:
+async def completion(events: AsyncGenerator[Event, None], envelope: Envelope) -> Json:
     """The whole answer as one `chat.completion`."""
     final = None
-    async for event in events:
-        if isinstance(event, Final):
-            final = event
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Final):
+                final = event
     if final is None:
         raise RuntimeError(NO_END)
     choices = [_choice(i, candidate.sample, envelope) for i, candidate in enumerate(chosen(final, envelope))]
     return envelope.body("chat.completion", choices) | {"usage": usage(final, envelope), "tts": tts(final, envelope)}
 
 
-async def chunks(events: AsyncIterator[Event], envelope: Envelope) -> AsyncGenerator[Json, None]:
+async def chunks(events: AsyncGenerator[Event, None], envelope: Envelope) -> AsyncGenerator[Json, None]:
     """The answer as `chat.completion.chunk`s: progress as reasoning, then content, the ends and the usage."""
     begun = ended = False
     voices: dict[int, Voice] = {}
-    async for event in events:
-        if not begun:
-            # The first event has come: from here on an error can only be a frame.
-            begun = True
-            for i in range(envelope.choices):
-                yield _delta(envelope, i, {"role": "assistant", "content": ""})
-        match event:
-            case Progress(text) if envelope.include_reasoning:
-                yield _said(envelope, 0, reasoning(text + "\n")) | _so_far(envelope)
-            case Delta(chunk):
-                if chunk.index not in voices:
-                    voices[chunk.index] = _voice(envelope)
-                for said in voices[chunk.index].hear(chunk):
-                    yield _said(envelope, chunk.index, said)
-            case Final():
-                ended = True
-                for rendered in _ending(event, envelope, voices):
-                    yield rendered
-            case _:
-                pass
+    async with aclosing(events):
+        async for event in events:
+            if not begun:
+                # The first event has come: from here on an error can only be a frame.
+                begun = True
+                for i in range(envelope.choices):
+                    yield _delta(envelope, i, {"role": "assistant", "content": ""})
+            match event:
+                case Progress(text) if envelope.include_reasoning:
+                    yield _said(envelope, 0, reasoning(text + "\n")) | _so_far(envelope)
+                case Delta(chunk):
+                    if chunk.index not in voices:
+                        voices[chunk.index] = _voice(envelope)
+                    for said in voices[chunk.index].hear(chunk):
+                        yield _said(envelope, chunk.index, said)
+                case Final():
+                    ended = True
+                    for rendered in _ending(event, envelope, voices):
+                        yield rendered
+                case _:
+                    pass
     if not ended:
         raise RuntimeError(NO_END)
 

@@ -1,27 +1,28 @@
-"""A request's life: what it runs ends when its client leaves, and its errors become its answer."""
+"""The stages of a generating request: check, plan, run and render; its errors become its answer."""
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Coroutine, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import orjson
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from tts_server.admission.quotas import bill
-from tts_server.admission.shutdown import Drain
+from tts_server.admission.queue import Flow
 from tts_server.answer.chat import Envelope, Json, chunks, completion, heartbeat
-from tts_server.answer.disconnect import ClientLeft, while_connected
-from tts_server.errors import APIError, translate
+from tts_server.app_state import AppState, app_state
+from tts_server.errors import APIError, EngineUnavailable, translate
 from tts_server.logs import Private, kinds
-from tts_server.middleware.error_responses import error_response
-from tts_server.middleware.stack import BATCH_LINE
-from tts_server.observe.traces.store import Traces
+from tts_server.middleware.disconnect import ClientLeft, connected
+from tts_server.middleware.error_responses import error_response, note_left
 from tts_server.planning.plan import Plan
+from tts_server.planning.service import Service
+from tts_server.request_state import RequestState, state_of
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +32,6 @@ up after 120 s without a chunk, and proxies sooner."""
 
 PROGRESS_S = 1.0
 """The same for a client that counts along, once its answer has begun."""
-
-CLIENT_LEFT = 499
-"""The status, which nobody reads any more, where the client left."""
 
 STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -107,14 +105,11 @@ class ChatAnswer:
     def continuous(self) -> bool:
         return self.envelope.continuous_usage
 
-    async def whole(self) -> Json:
-        async with aclosing(self.plan.run()) as events:
-            return await completion(events, self.envelope)
+    def whole(self) -> Coroutine[Any, Any, Json]:
+        return completion(self.plan.run(), self.envelope)
 
-    async def chunks(self) -> AsyncGenerator[Json, None]:
-        async with aclosing(self.plan.run()) as events:
-            async for chunk in chunks(events, self.envelope):
-                yield chunk
+    def chunks(self) -> AsyncGenerator[Json, None]:
+        return chunks(self.plan.run(), self.envelope)
 
     def heartbeat(self) -> Json:
         return heartbeat(self.envelope)
@@ -123,78 +118,120 @@ class ChatAnswer:
         return (error.body,)
 
 
-class Reply(Response):
-    """Runs plans and sends their answer, whole or as server-sent events.
+async def respond(
+    request: Request, plan: Callable[[Service, Flow | None], Awaitable[Answer]], *, stream: bool
+) -> Response:
+    """Answers a generating request in four stages: check, plan, run and render.
 
-    It owns the request: when the client leaves, the plans are cancelled, their event iterators closed, and with them
-    every engine and reward model call, streaming or not. Until the first event, or the first heartbeat of a stream that
-    waits for it, an error is an HTTP status.
+    When the client leaves, its work is cancelled, the event iterators are closed, and with them every engine and reward
+    model call, streaming or not. Until the first event of a stream, or the first heartbeat while it waits for it, an
+    error is an HTTP status.
+
+    Args:
+        request: what is answered; the schema of its route has checked the body.
+        plan: says how; the answer runs its plans when it is rendered.
+        stream: whether the client wants the answer as it grows.
     """
+    state, server = state_of(request), app_state(request)
+    check(server.service)
+    async with connected(request.receive):
+        answer = await plan(server.service, state.flow)
+        _note(answer, state, server)
+        if not stream:
+            with _under_way(answer, state, server):
+                try:
+                    return Response(orjson.dumps(await answer.whole()), media_type="application/json")
+                except Exception as error:
+                    return _refusal(answer, _logged(answer, error))
+    return _Stream(answer, state, server)
 
-    def __init__(self, answer: Answer, stream: bool) -> None:
+
+def check(service: Service) -> None:
+    """Raises EngineUnavailable unless the engine can generate now."""
+    if not service.engine.healthy:
+        raise EngineUnavailable("The engine is not up; it is being started again.")
+
+
+def _note(answer: Answer, state: RequestState, server: AppState) -> None:
+    """Bills what the answer runs, and lets traces be recorded of it."""
+    state.plans = answer.plans
+    for plan in answer.plans:
+        state.bill(plan.account, plan.strategy, answer.trace_id)
+    server.traces.record(state, server.service.engine.model, answer.trace_id)
+
+
+@contextmanager
+def _under_way(answer: Answer, state: RequestState, server: AppState) -> Iterator[None]:
+    """Lets the server's end hurry the searches while they run; logs what they have come to."""
+    searches = {} if state.is_batch_line else {id(plan.account): plan.account for plan in answer.plans}
+    server.drain.searches |= searches
+    try:
+        yield
+    finally:
+        for key in searches:
+            del server.drain.searches[key]
+    _log(answer)
+
+
+def _logged(answer: Answer, error: Exception) -> APIError:
+    """The error as its client sees it; the log has more."""
+    known = translate(error)
+    if type(known) is APIError:
+        log.error("%s: failed", answer.id, exc_info=error)
+    else:
+        log.info("%s: %s: %s", answer.id, kinds(error), Private(known.message))
+    return known
+
+
+def _refusal(answer: Answer, error: APIError) -> Response:
+    # To repeat a search that has already cost something doubles its cost.
+    cost = any(plan.account.usage.completion_tokens for plan in answer.plans)
+    return error_response(error, {"x-should-retry": "false"} if cost else {})
+
+
+def _log(answer: Answer) -> None:
+    for plan in answer.plans:
+        account = plan.account
+        log.info(
+            "%s %s: %s, %d samples, %d tokens, %d PRM tokens, %.2f s%s",
+            answer.id,
+            answer.trace_id,
+            plan.strategy,
+            account.usage.samples,
+            account.usage.completion_tokens,
+            account.usage.prm_tokens,
+            account.wall_s,
+            f", stopped by {account.stop_reason}" if account.stop_reason else "",
+        )
+
+
+class _Stream(Response):
+    """Runs plans while it sends their answer as server-sent events."""
+
+    def __init__(self, answer: Answer, state: RequestState, server: AppState) -> None:
         self._answer = answer
-        self._stream = stream
+        self._state = state
+        self._server = server
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        state = scope.setdefault("state", {})
-        state["plans"] = self._answer.plans
-        for plan in self._answer.plans:
-            bill(scope, plan.account, plan.strategy, self._answer.trace_id)
-        traces: Traces = scope["app"].state.traces
-        traces.record(scope, self._answer.trace_id, self._answer.plans)
-        searches = {} if BATCH_LINE in scope else {id(plan.account): plan.account for plan in self._answer.plans}
-        drain: Drain = scope["app"].state.drain
-        drain.searches |= searches
+        answer, sender = self._answer, _Sender(send, self._answer)
         try:
-            await while_connected(receive, self._send(scope, receive, send))
+            async with connected(receive):
+                with _under_way(answer, self._state, self._server):
+                    try:
+                        await sender.stream(answer.chunks())
+                    except Exception as error:
+                        known = _logged(answer, error)
+                        if sender.begun:
+                            self._state.status = known.status
+                            await sender.fail(known)
+                        else:
+                            await _refusal(answer, known)(scope, receive, send)
         except ClientLeft:
-            state["status"] = CLIENT_LEFT
-            log.info("%s: the client left after %.1f s", self._answer.id, self._answer.plans[0].account.wall_s)
-        finally:
-            for key in searches:
-                del drain.searches[key]
-
-    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sender = _Sender(send, self._answer)
-        try:
-            if self._stream:
-                await sender.stream(self._answer.chunks())
-            else:
-                body = orjson.dumps(await self._answer.whole())
-                await Response(body, media_type="application/json")(scope, receive, send)
-        except Exception as error:
-            await self._fail(error, sender, scope, receive, send)
-        self._log()
-
-    async def _fail(self, error: Exception, sender: "_Sender", scope: Scope, receive: Receive, send: Send) -> None:
-        answer = translate(error)
-        if type(answer) is APIError:
-            log.error("%s: failed", self._answer.id, exc_info=error)
-        else:
-            log.info("%s: %s: %s", self._answer.id, kinds(error), Private(answer.message))
-        if sender.begun:
-            scope["state"]["status"] = answer.status
-            await sender.fail(answer)
-            return
-        # To repeat a search that has already cost something doubles its cost.
-        cost = any(plan.account.usage.completion_tokens for plan in self._answer.plans)
-        await error_response(answer, {"x-should-retry": "false"} if cost else {})(scope, receive, send)
-
-    def _log(self) -> None:
-        for plan in self._answer.plans:
-            account = plan.account
-            log.info(
-                "%s %s: %s, %d samples, %d tokens, %d PRM tokens, %.2f s%s",
-                self._answer.id,
-                self._answer.trace_id,
-                plan.strategy,
-                account.usage.samples,
-                account.usage.completion_tokens,
-                account.usage.prm_tokens,
-                account.wall_s,
-                f", stopped by {account.stop_reason}" if account.stop_reason else "",
-            )
+            if not sender.begun:
+                raise
+            note_left(self._state)
 
 
 class _Sender:

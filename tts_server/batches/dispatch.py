@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Scope
 from strategies.core.account import Account
 from tts_server.batches.records import Answer, new_id
 from tts_server.errors import translate
-from tts_server.middleware.stack import BATCH_LINE
+from tts_server.request_state import RequestState
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +35,8 @@ async def dispatch(
     async def send(message: Message) -> None:
         heard.append(message)
 
-    scope = _scope(endpoint, body, owner, request_id)
-    if accounts is not None:
-        scope["state"]["accounts"] = accounts
+    scope = _scope(endpoint, body)
+    RequestState(request_id, owner, is_batch_line=True, accounts=[] if accounts is None else accounts).enter(scope)
     try:
         await app(scope, receive, send)
     except Exception as error:
@@ -62,7 +61,7 @@ def _answer(heard: list[Message], request_id: str) -> Answer:
     )
 
 
-def _scope(endpoint: str, body: bytes, owner: str, request_id: str) -> Scope:
+def _scope(endpoint: str, body: bytes) -> Scope:
     return {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -76,10 +75,7 @@ def _scope(endpoint: str, body: bytes, owner: str, request_id: str) -> Scope:
         "headers": [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
-            (b"x-request-id", request_id.encode()),
         ],
         "client": None,
         "server": None,
-        "state": {"owner": owner},
-        BATCH_LINE: True,
     }

@@ -12,6 +12,7 @@ from rich.logging import RichHandler
 
 from tts_server import raw_output
 from tts_server.app import build_engine, build_prms, create_app
+from tts_server.app_state import AppState
 from tts_server.cli.chat import DEFAULT_URL
 from tts_server.cli.terminal import fail, has_console_of_its_own
 from tts_server.config import ConfigError, Settings, load
@@ -84,7 +85,7 @@ def started(url: str, app: FastAPI, settings: Settings, loading: Loading) -> Non
     """What answers, within which limits, and where."""
     loading.close()
     tell(app, loading.console)
-    say_ready(url, settings, app.state.service.engine.model, loading.console)
+    say_ready(url, settings, AppState.of(app).service.engine.model, loading.console)
 
 
 def say_ready(url: str, settings: Settings, model: str, console: Console) -> None:

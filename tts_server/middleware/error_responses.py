@@ -2,7 +2,9 @@
 
 import logging
 import re
+import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from fastapi import Request
@@ -26,6 +28,9 @@ from tts_server.errors import (
     translate,
 )
 from tts_server.logs import Private
+from tts_server.middleware.disconnect import ClientLeft
+from tts_server.middleware.endpoints import Endpoints
+from tts_server.request_state import CLIENT_LEFT, RequestState
 from tts_server.schema.chat import UNSUPPORTED
 
 log = logging.getLogger(__name__)
@@ -69,7 +74,7 @@ async def refuse(
 
 def _log(error: APIError, scope: Scope, why: str = "") -> None:
     # Paths and most messages quote what was sent.
-    path = scope["app"].state.endpoints.of(scope) or "a path that is not there"
+    path = RequestState.of(scope).endpoint or "a path that is not there"
     said = why or (error.message if error.status in _OWN_WORDS else Private(error.message))
     log.info("%s %s: refused with %d %s: %s", scope["method"], path, error.status, error.code, said)
 
@@ -83,13 +88,15 @@ async def on_known(request: Request, error: Exception) -> Response:
     return _response(translate(error), request)
 
 
-async def on_http(request: Request, error: Exception) -> Response:
+async def _on_http(endpoints: Endpoints, request: Request, error: Exception) -> Response:
     if isinstance(error.__cause__, APIError):
         # FastAPI wraps whatever goes wrong while it reads the body.
         return _response(error.__cause__, request)
     match getattr(error, "status_code", 500):
         case 404:
-            return _response(NotFound(f"There is nothing at {shown(request.url.path)}.{_meant(request)}"), request)
+            return _response(
+                NotFound(f"There is nothing at {shown(request.url.path)}.{_meant(endpoints, request)}"), request
+            )
         case 405:
             # Who sees this is a developer in front of a browser.
             cors = " Pages may ask from a browser once the setting cors_origins names their origin."
@@ -100,12 +107,23 @@ async def on_http(request: Request, error: Exception) -> Response:
             return _response(InvalidRequest(str(getattr(error, "detail", error))), request)
 
 
-def _meant(request: Request) -> str:
+def _meant(endpoints: Endpoints, request: Request) -> str:
     """What a client asks for whose base URL lacks its end, or has it twice."""
     path = "/v1/" + request.url.path.rpartition("/v1/")[2].lstrip("/")
-    if request.app.state.endpoints.of({**request.scope, "path": path}) is None:
+    if endpoints.of({**request.scope, "path": path}) is None:
         return ""
     return f" There is {shown(path)}: the base URL of a client ends with one /v1."
+
+
+async def on_left(request: Request, error: Exception) -> Response:
+    note_left(RequestState.of(request.scope))
+    return Response(status_code=CLIENT_LEFT)
+
+
+def note_left(state: RequestState) -> None:
+    """Notes that the client left, whether or not its answer had begun."""
+    state.status = CLIENT_LEFT
+    log.info("%s: the client left after %.1f s", state.endpoint, time.monotonic() - state.began)
 
 
 async def on_invalid(request: Request, error: Exception) -> Response:
@@ -155,11 +173,15 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 """The errors of every route, for `/openapi.json`."""
 
-HANDLERS: Mapping[Any, Any] = {
-    RequestValidationError: on_invalid,
-    HTTPException: on_http,
-    APIError: on_known,
-    Refused: on_known,
-    PRMError: on_known,
-    Exception: on_known,
-}
+
+def handlers(endpoints: Endpoints) -> dict[Any, Any]:
+    """What answers in place of a route that has raised, by the kind of error."""
+    return {
+        RequestValidationError: on_invalid,
+        HTTPException: partial(_on_http, endpoints),
+        APIError: on_known,
+        Refused: on_known,
+        PRMError: on_known,
+        ClientLeft: on_left,
+        Exception: on_known,
+    }

@@ -7,6 +7,7 @@ import strategies
 from strategies.core.concurrency import pooled
 from strategies.core.contracts import Prompt, Sampling, Task, TokenIds
 from strategies.core.latency import now
+from tts_server.admission.queue import Flow
 from tts_server.config import BudgetConfig
 from tts_server.engines.base import ServedEngine
 from tts_server.errors import ContextTooLong, InvalidRequest, Timeout, UnsupportedParameter
@@ -29,14 +30,14 @@ class PromptPlan:
     """The text of its first token, where the request wants to see the prompt's logprobs."""
 
 
-async def plan_prompts(request: CompletionRequest, service: Service) -> list[PromptPlan]:
+async def plan_prompts(request: CompletionRequest, service: Service, flow: Flow | None = None) -> list[PromptPlan]:
     """What to do for each prompt; each has the request's budget and an even share of the server's limit.
 
     Raises:
         APIError: the model or strategy is not known, an option is wrong, the engine cannot do it, or a prompt is not
             one of the model's.
     """
-    approach = approach_of(request, service)
+    approach = approach_of(request, service, flow)
     _refuse_unfit(request, approach)
     engine = service.engine
     form = form_of_answer(request, engine)

@@ -16,9 +16,10 @@ from strategies.core.deadline import anytime
 from strategies.core.latency import Latencies
 from strategies.core.plain_words import reason
 from tts_server.admission.engine import AdmittedEngine
+from tts_server.admission.queue import Flow
 from tts_server.config import BudgetConfig, Preset
 from tts_server.engines.base import ServedEngine
-from tts_server.errors import EngineUnavailable, InvalidRequest, ModelNotFound, UnsupportedParameter, shown
+from tts_server.errors import InvalidRequest, ModelNotFound, UnsupportedParameter, shown
 from tts_server.forms.form import Form, FormedEngine
 from tts_server.planning.service import Service
 from tts_server.planning.task import form_of, refuse_unfit, task_of
@@ -57,6 +58,8 @@ class Approach:
     budget: BudgetConfig
     """What the request asks for."""
     engine: ServedEngine
+    flow: Flow | None = None
+    """The request's place in the queue for the engine; without one its calls wait for nobody."""
     latencies: Latencies = field(default_factory=Latencies)
     policy: InUse | None = None
 
@@ -78,31 +81,29 @@ class Approach:
 
         def run() -> AsyncGenerator[Event, None]:
             metered = account.meter_prm(self.prm) if self.prm else None
-            engine = engine_for(self.engine, account, form)
+            engine = engine_for(self.engine, account, form, self.flow)
             return account.watched(anytime(self.entry.run(task, engine, metered, account, **self.options), account))
 
         return Plan(self.entry.name, task.choices, form, account, run, task, self.options, prm)
 
 
-def plan(request: ChatRequest, service: Service) -> Plan:
+def plan(request: ChatRequest, service: Service, flow: Flow | None = None) -> Plan:
     """What to do for a request.
 
     Raises:
         APIError: the model or strategy is not known, an option is wrong, or the engine cannot do it.
     """
-    approach = approach_of(request, service)
+    approach = approach_of(request, service, flow)
     form = form_of(request, service)
     return approach.plan(task_of(request, form, service.engine), form, service.settings.max_request)
 
 
-def approach_of(request: SampledRequest, service: Service) -> Approach:
+def approach_of(request: SampledRequest, service: Service, flow: Flow | None = None) -> Approach:
     """The strategy that a request asks for, with its options, reward model and budget.
 
     Raises:
         APIError: the model or strategy is not known, an option is wrong, or the engine cannot do it.
     """
-    if not service.engine.healthy:
-        raise EngineUnavailable("The engine is not up; it is being started again.")
     if request.model_extra:
         log.debug("fields without effect: %s", shown(", ".join(sorted(request.model_extra))))
     preset = choose(request, service)
@@ -122,14 +123,14 @@ def approach_of(request: SampledRequest, service: Service) -> Approach:
             "no salt",
             param="cache_salt",
         )
-    return Approach(entry, options, prm, preset.budget, service.engine, service.latencies, service.policy)
+    return Approach(entry, options, prm, preset.budget, service.engine, flow, service.latencies, service.policy)
 
 
-def engine_for(engine: ServedEngine, account: Account, form: Form | None) -> Engine:
+def engine_for(engine: ServedEngine, account: Account, form: Form | None, flow: Flow | None) -> Engine:
     """The engine as a request's strategy sees it: a call waits for its turn and is metered, thoughts are marked and
     samples read in a form.
     """
-    metered = account.meter(AdmittedEngine(OpenedEngine(engine) if engine.thinks else engine))
+    metered = account.meter(AdmittedEngine(OpenedEngine(engine) if engine.thinks else engine, flow))
     return FormedEngine(metered, form) if form else metered
 
 

@@ -5,14 +5,14 @@ from typing import Any
 
 from fastapi import APIRouter, Query, Request
 
-from tts_server.batches import Batches
+from tts_server.app_state import app_state
 from tts_server.batches.files import Files
 from tts_server.batches.jobs import Jobs
 from tts_server.batches.records import BUDGET_KEY, KEEP_S, Batch, new_id, total_tokens
 from tts_server.batches.sharing import ENDPOINTS as SHARING_ENDPOINTS
 from tts_server.errors import InvalidRequest, UnsupportedParameter, shown
 from tts_server.middleware.json_route import JSONRoute
-from tts_server.middleware.stack import owner_of
+from tts_server.request_state import owner_of
 from tts_server.schema.batches import BatchRequest
 
 router = APIRouter(route_class=JSONRoute)
@@ -21,7 +21,7 @@ router = APIRouter(route_class=JSONRoute)
 @router.post("/v1/batches")
 async def create(request: Request, body: BatchRequest) -> dict[str, Any]:
     """Takes a file's requests on; its lines are looked through after that."""
-    batches: Batches = request.app.state.batches
+    batches = app_state(request).batches
     if body.endpoint not in batches.endpoints:
         said = f"endpoint: {shown(body.endpoint)} cannot be asked in a batch; allowed: {', '.join(batches.endpoints)}."
         raise UnsupportedParameter(said, param="endpoint")
@@ -64,7 +64,7 @@ def _check_budget(body: BatchRequest) -> None:
 @router.get("/v1/batches")
 async def batches(request: Request, limit: int = Query(20, ge=1, le=100), after: str | None = None) -> dict[str, Any]:
     """The caller's batches, the newest first."""
-    service: Batches = request.app.state.batches
+    service = app_state(request).batches
     page = await (await service.store()).jobs(Jobs.page, owner_of(request), limit=limit, after=after)
     ids = [batch.id for batch in page.batches]
     return {
@@ -79,14 +79,14 @@ async def batches(request: Request, limit: int = Query(20, ge=1, le=100), after:
 @router.get("/v1/batches/{batch_id}")
 async def batch(request: Request, batch_id: str) -> dict[str, Any]:
     """One of them."""
-    service: Batches = request.app.state.batches
+    service = app_state(request).batches
     return (await (await service.store()).jobs(Jobs.get, batch_id, owner_of(request))).body
 
 
 @router.post("/v1/batches/{batch_id}/cancel")
 async def cancel(request: Request, batch_id: str) -> dict[str, Any]:
     """Ends it before its time; what is answered already is in its files."""
-    service: Batches = request.app.state.batches
+    service = app_state(request).batches
     store = await service.store()
     found = await store.jobs(Jobs.cancel, batch_id, owner_of(request), int(time.time()))
     service.wake()

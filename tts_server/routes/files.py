@@ -11,12 +11,12 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect
 
-from tts_server.batches import Batches
+from tts_server.app_state import app_state
 from tts_server.batches.files import PIECE_BYTES, Files
 from tts_server.batches.records import KEEP_S, File, Piece, new_id
 from tts_server.batches.store import Store
 from tts_server.errors import InvalidRequest, RequestTooLarge, StorageFull, UnsupportedParameter, shown
-from tts_server.middleware.stack import owner_of
+from tts_server.request_state import owner_of
 from tts_server.schema.batches import MAX_KEEP_S, MIN_KEEP_S
 
 router = APIRouter()
@@ -45,7 +45,7 @@ _FORM = {
 )
 async def upload(request: Request) -> Response:
     """Keeps a file of requests for a batch."""
-    batches: Batches = request.app.state.batches
+    batches = app_state(request).batches
     try:
         async with request.form(max_files=1, max_fields=len(_FIELDS), max_part_size=1024) as form:
             file, data = _read(form, owner_of(request), batches.limits.max_file_bytes)
@@ -106,7 +106,7 @@ async def delete(request: Request, file_id: str) -> dict[str, Any]:
 
 
 async def _store(request: Request) -> Store:
-    batches: Batches = request.app.state.batches
+    batches = app_state(request).batches
     return await batches.store()
 
 

@@ -2,10 +2,9 @@
 
 from fastapi import APIRouter, Request, Response
 
-from tts_server.admission.shutdown import Drain
+from tts_server.app_state import app_state
 from tts_server.engines.base import Restarted
 from tts_server.errors import EngineUnavailable
-from tts_server.planning.service import Service
 
 router = APIRouter()
 
@@ -15,7 +14,7 @@ async def health(request: Request) -> Response:
     """Empty, as probes expect it. An engine that is down is started again from within, so this is a 503 only where
     that was given up.
     """
-    service: Service = request.app.state.service
+    service = app_state(request).service
     if isinstance(service.engine, Restarted) and service.engine.given_up:
         raise EngineUnavailable("The engine died of every start and is given up; start the server again.")
     return Response()
@@ -24,8 +23,8 @@ async def health(request: Request) -> Response:
 @router.get("/ready", response_class=Response)
 async def ready(request: Request) -> Response:
     """Empty; 503 with a sentence while the engine is down, and from the moment when the server is told to stop."""
-    service: Service = request.app.state.service
-    drain: Drain = request.app.state.drain
+    service = app_state(request).service
+    drain = app_state(request).drain
     if drain.begun:
         raise EngineUnavailable("The server is going down.")
     if not service.engine.healthy:

@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from tts_server import __version__
+from tts_server.app_state import app_state
 from tts_server.errors import ModelNotFound
 from tts_server.planning.plan import model_ids
 from tts_server.planning.service import Service
@@ -15,14 +16,14 @@ router = APIRouter()
 @router.get("/v1/models")
 async def models(request: Request) -> dict[str, Any]:
     """Everything that can stand in a request's `model`."""
-    service: Service = request.app.state.service
+    service = app_state(request).service
     return {"object": "list", "data": [_described(id_, service) for id_ in model_ids(service)]}
 
 
 @router.get("/v1/models/{id:path}")
 async def model(request: Request, id: str) -> dict[str, Any]:  # noqa: A002  the name in OpenAI's path
     """One of them."""
-    service: Service = request.app.state.service
+    service = app_state(request).service
     known = model_ids(service)
     if id not in known:
         raise ModelNotFound(id, known)

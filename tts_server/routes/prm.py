@@ -7,11 +7,12 @@ from fastapi.responses import JSONResponse
 
 from prm import Aggregation, PRMInputError, ProcessRewardModel, StepScores, aggregate
 from strategies.core.account import Account, Usage
-from tts_server.admission.quotas import bill
-from tts_server.answer.disconnect import ClientLeft, while_connected
+from tts_server.app_state import app_state
 from tts_server.errors import InvalidRequest
+from tts_server.middleware.disconnect import connected
 from tts_server.middleware.json_route import JSONRoute
 from tts_server.prm_serving.score_requests import chosen, score_all
+from tts_server.request_state import state_of
 from tts_server.schema.prm import ScoreRequest
 
 router = APIRouter(route_class=JSONRoute)
@@ -20,13 +21,11 @@ router = APIRouter(route_class=JSONRoute)
 @router.post("/v1/prm/score")
 async def score(request: Request, body: ScoreRequest) -> Response:
     """Scores one solution, or a batch of them in one call a question."""
-    prm = chosen(body.prm, request.app.state.service)
+    prm = chosen(body.prm, app_state(request).service)
     account = Account()
-    bill(request.scope, account)
-    try:
-        return await while_connected(request.receive, _answer(body, prm, account))
-    except ClientLeft:
-        return Response(status_code=499)
+    state_of(request).bill(account)
+    async with connected(request.receive):
+        return await _answer(body, prm, account)
 
 
 async def _answer(body: ScoreRequest, prm: ProcessRewardModel, account: Account) -> Response:

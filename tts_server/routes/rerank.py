@@ -1,8 +1,6 @@
 """`POST /score` and `POST /rerank`: reward models as rerankers, whose documents are solutions of the question asked."""
 
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -11,12 +9,12 @@ from pydantic import ValidationError
 from prm import PRMInputError, ProcessRewardModel, aggregate
 from strategies.core.account import Account
 from strategies.core.plain_words import reason
-from tts_server.admission.quotas import bill
-from tts_server.answer.disconnect import ClientLeft, while_connected
+from tts_server.app_state import app_state
 from tts_server.errors import InvalidRequest, ModelNotFound
+from tts_server.middleware.disconnect import connected
 from tts_server.middleware.json_route import JSONRoute
-from tts_server.planning.service import Service
 from tts_server.prm_serving.score_requests import chosen, score_all
+from tts_server.request_state import state_of
 from tts_server.schema.ids import unique
 from tts_server.schema.prm import ScoreItem
 from tts_server.schema.rerank import JudgingRequest, PairsRequest, RerankRequest, score_item
@@ -29,14 +27,12 @@ router = APIRouter(route_class=JSONRoute)
 async def score(request: Request, body: PairsRequest) -> Response:
     """The score of each pair of a question and a solution."""
     prm, account = _prm(body, request), Account()
-
-    async def answer() -> Response:
+    state_of(request).bill(account)
+    async with connected(request.receive):
         scores = await _scores(body, body.pairs, body.solutions_field, prm, account)
-        data = [{"index": i, "object": "score", "score": value} for i, value in enumerate(scores)]
-        told = {"id": _id("score"), "object": "list", "created": int(time.time()), "model": prm.name, "data": data}
-        return JSONResponse(told | {"usage": _usage(account) | {"completion_tokens": 0}})
-
-    return await _answered(request, account, answer)
+    data = [{"index": i, "object": "score", "score": value} for i, value in enumerate(scores)]
+    head = {"id": _id("score"), "object": "list", "created": int(time.time()), "model": prm.name, "data": data}
+    return JSONResponse(head | {"usage": _usage(account) | {"completion_tokens": 0}})
 
 
 @router.post("/rerank")
@@ -44,28 +40,15 @@ async def score(request: Request, body: PairsRequest) -> Response:
 @router.post("/v2/rerank")
 async def rerank(request: Request, body: RerankRequest) -> Response:
     """The solutions of one question, best first; equal ones keep their order."""
-    prm, account = _prm(body, request), Account()
-
-    async def answer() -> Response:
-        pairs = body.pairs
+    prm, account, pairs = _prm(body, request), Account(), body.pairs
+    state_of(request).bill(account)
+    async with connected(request.receive):
         scores = await _scores(body, pairs, "documents", prm, account)
-        results = []
-        for i in sorted(range(len(scores)), key=lambda i: -scores[i])[: body.top_n or None]:
-            shown = {} if body.return_documents is False else {"document": {"text": pairs[i][1]}}
-            results.append({"index": i, **shown, "relevance_score": scores[i]})
-        return JSONResponse({"id": _id("rerank"), "model": prm.name, "results": results, "usage": _usage(account)})
-
-    return await _answered(request, account, answer)
-
-
-async def _answered(
-    request: Request, account: Account, answer: Callable[[], Coroutine[Any, Any, Response]]
-) -> Response:
-    bill(request.scope, account)
-    try:
-        return await while_connected(request.receive, answer())
-    except ClientLeft:
-        return Response(status_code=499)
+    results = []
+    for i in sorted(range(len(scores)), key=lambda i: -scores[i])[: body.top_n or None]:
+        shown = {} if body.return_documents is False else {"document": {"text": pairs[i][1]}}
+        results.append({"index": i, **shown, "relevance_score": scores[i]})
+    return JSONResponse({"id": _id("rerank"), "model": prm.name, "results": results, "usage": _usage(account)})
 
 
 async def _scores(
@@ -89,7 +72,7 @@ def _item(index: int, question: str, solution: str, field: str) -> ScoreItem:
 
 def _prm(body: JudgingRequest, request: Request) -> ProcessRewardModel:
     """The reward model that `model` names; the served model stands for the default one."""
-    service: Service = request.app.state.service
+    service = app_state(request).service
     if body.model in (None, service.engine.model):
         return chosen(None, service)
     if body.model not in service.prms:

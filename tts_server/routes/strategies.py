@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 import strategies
-from tts_server.planning.service import Service
+from tts_server.app_state import app_state
 
 router = APIRouter()
 
@@ -13,7 +13,7 @@ router = APIRouter()
 @router.get("/v1/strategies")
 async def listed(request: Request) -> dict[str, Any]:
     """Every strategy: name, one line, paper, options, and whether this server's engine can run it."""
-    service: Service = request.app.state.service
+    service = app_state(request).service
     return {
         "object": "list",
         "data": [

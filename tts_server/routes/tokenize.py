@@ -7,7 +7,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from strategies.core.contracts import Prompt, TokenIds
-from tts_server.answer.disconnect import ClientLeft, while_connected
+from tts_server.app_state import app_state
+from tts_server.middleware.disconnect import connected
 from tts_server.middleware.json_route import JSONRoute
 from tts_server.planning.plan import alias_of
 from tts_server.planning.service import Service
@@ -20,8 +21,7 @@ router = APIRouter(route_class=JSONRoute)
 async def tokenize(request: Request, body: TokenizeRequest) -> Response:
     """The token ids of a text, or of a chat as the model sees it."""
     service = _service(request, body.model)
-
-    async def answer() -> Response:
+    async with connected(request.receive):
         tokenizer = service.engine.tokenizer
         if body.prompt is None:
             ids = await service.engine.encode(_chat(body))
@@ -29,11 +29,6 @@ async def tokenize(request: Request, body: TokenizeRequest) -> Response:
             ids = await tokenizer.encode(body.prompt, add_special_tokens=body.add_special_tokens is not False)
         told: dict[str, Any] = {"count": len(ids), "max_model_len": service.engine.max_model_len, "tokens": list(ids)}
         return JSONResponse(told | {"token_strs": await tokenizer.spell(ids) if body.return_token_strs else None})
-
-    try:
-        return await while_connected(request.receive, answer())
-    except ClientLeft:
-        return Response(status_code=499)
 
 
 @router.post("/detokenize")
@@ -50,7 +45,7 @@ async def tokenizer_info(request: Request) -> Mapping[str, Any]:
 
 
 def _service(request: Request, model: str | None) -> Service:
-    service: Service = request.app.state.service
+    service = app_state(request).service
     if model is not None:
         alias_of(model, service)
     return service

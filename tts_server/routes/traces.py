@@ -7,11 +7,11 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 import strategies
+from tts_server.app_state import app_state
 from tts_server.errors import InvalidRequest, shown
 from tts_server.middleware.json_route import JSONRoute
-from tts_server.middleware.stack import owner_of
 from tts_server.observe.traces.feedback import Feedback
-from tts_server.observe.traces.store import Traces
+from tts_server.request_state import owner_of
 from tts_server.schema.feedback import FeedbackRequest
 
 router = APIRouter(route_class=JSONRoute)
@@ -29,7 +29,7 @@ async def listed(
     format: Literal["json", "jsonl"] | None = None,  # noqa: A002  its name in the API
 ) -> Response:
     """The newest first: what each search was and what it cost, as a list, or whole records as JSONL."""
-    traces: Traces = request.app.state.traces
+    traces = app_state(request).traces
     if strategy is not None and strategy not in strategies.registry():
         known = ", ".join(strategies.registry())
         raise InvalidRequest(f"strategy: unknown strategy {shown(strategy)}; known: {known}", param="strategy")
@@ -52,13 +52,13 @@ async def listed(
 @router.get("/v1/traces/{id}")
 async def trace(request: Request, id: str) -> dict[str, Any]:  # noqa: A002  its name in the API
     """One search: what was asked of the model, what it said, how it was scored, and what became of it."""
-    traces: Traces = request.app.state.traces
+    traces = app_state(request).traces
     return await traces.get(id, owner_of(request))
 
 
 @router.post("/v1/traces/{id}/feedback")
 async def feedback(request: Request, id: str, body: FeedbackRequest) -> dict[str, Any]:  # noqa: A002  its name in the API
     """Says of a search's answer whether it was right, or how good; in place of what was said before."""
-    traces: Traces = request.app.state.traces
+    traces = app_state(request).traces
     kept = await traces.judge(id, owner_of(request), Feedback(body.correct, body.score, body.comment))
     return {"object": "trace.feedback", "trace_id": id, **kept}

@@ -4,9 +4,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from tts_server.admission.keys import Keys
-from tts_server.admission.usage import Ledger
-from tts_server.middleware.stack import owner_of
+from tts_server.app_state import app_state
+from tts_server.request_state import owner_of
 
 router = APIRouter()
 
@@ -14,8 +13,8 @@ router = APIRouter()
 @router.get("/v1/usage")
 async def usage(request: Request) -> dict[str, Any]:
     """Requests that may compute something, and their tokens; of everybody where there are no API keys."""
-    ledger: Ledger = request.app.state.usage
-    keys: Keys = request.app.state.keys
+    ledger = app_state(request).usage
+    keys = app_state(request).keys
     owner = owner_of(request)
     spent, limits = ledger.of(owner), keys.limits.get(owner)
     cost = spent.cost

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tts_server.admission.keys import Keys
-from tts_server.admission.queue import Admission
+from tts_server.app_state import AppState
 from tts_server.config import Settings
 from tts_server.engines.base import Slotted
 from tts_server.observe.metrics.exposition import HasUpstreams
@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 def facts(app: FastAPI) -> dict[str, str]:
     """Each with its name, in the order in which they are told."""
-    service: Service = app.state.service
-    admission: Admission = app.state.admission
+    state = AppState.of(app)
+    service, admission = state.service, state.admission
     settings = service.settings
     return {
         "model": f"{service.engine.model}{_context(service.engine.max_model_len)}",
@@ -29,7 +29,7 @@ def facts(app: FastAPI) -> dict[str, str]:
         "at once": f"{admission.limit} samples, {settings.max_requests} requests; "
         f"{admission.max_waiting} samples may wait",
         "a request": _request(settings),
-        "keys": _keys(app.state.keys, settings),
+        "keys": _keys(state.keys, settings),
         "traces": f"{settings.traces}, in {settings.data_dir}" if settings.traces != "off" else "off",
         "at the end": f"{settings.grace_s:g} s for what is under way",
     }
@@ -38,8 +38,7 @@ def facts(app: FastAPI) -> dict[str, str]:
 def tell(app: FastAPI, console: Console) -> None:
     """One table; a line each where nobody looks at it, and one log line where logs are JSON."""
     told = facts(app)
-    settings: Settings = app.state.service.settings
-    if settings.log_format == "json":
+    if AppState.of(app).service.settings.log_format == "json":
         log.info("started: %s", "; ".join(f"{name}: {value}" for name, value in told.items()))
     elif console.is_terminal:
         console.print(_table(told))

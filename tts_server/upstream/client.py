@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import orjson
 
-from tts_server.context import trace_place
 from tts_server.errors import APIError, EngineUnavailable, UpstreamError
+from tts_server.trace_place import trace_place
 from tts_server.upstream.body import DONE_DATA, MAX_LINE, drain, events, whole
 from tts_server.upstream.connection import Lane
 from tts_server.upstream.errors import NoSuchPath, Unreached, broken_off, refusal, retry_after

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from strategies.core.contracts import Chunk, Prompt, Sampling
-from tts_server.admission.engine import FLOW, AdmittedEngine, admitted
+from tts_server.admission.engine import FLOW, AdmittedEngine
 from tts_server.admission.queue import Admission
 from tts_server.engines.fake import FakeEngine
 
@@ -29,12 +29,23 @@ class Counting(FakeEngine):
 
 async def ended(engine: FakeEngine, n: int = 1, **sampling: Any) -> list[int]:
     """The indexes of a call's samples, in the order in which they end."""
-    async with aclosing(admitted(engine, PROMPT, Sampling(**sampling), n)) as chunks:
+    async with aclosing(AdmittedEngine(engine).generate(PROMPT, Sampling(**sampling), n)) as chunks:
         return [chunk.index async for chunk in chunks if chunk.finish_reason]
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(work)
+
+
+def test_a_flow_that_is_given_stands_before_that_of_the_request_under_way() -> None:
+    async def main() -> None:
+        given, under_way, engine = Admission(4), Admission(4), Counting(token_s=0.001)
+        FLOW.set(under_way.flow(""))
+        async with aclosing(AdmittedEngine(engine, given.flow("")).generate(PROMPT, Sampling(), 2)) as chunks:
+            await anext(chunks)
+            assert (given.live, under_way.live) == (2, 0)
+
+    run(main())
 
 
 def test_outside_of_a_request_nobody_waits() -> None:
@@ -113,7 +124,7 @@ def test_a_call_that_is_closed_gives_everything_back() -> None:
         for n in (1, 3, 9):
             admission, engine = Admission(4), Counting()
             FLOW.set(admission.flow(""))
-            chunks = admitted(engine, PROMPT, Sampling(), n)
+            chunks = AdmittedEngine(engine).generate(PROMPT, Sampling(), n)
             await anext(chunks)
             assert admission.live
             await chunks.aclose()

@@ -15,14 +15,16 @@ from serving import ask, body, serving, until
 
 from prm import FakePRM, OnTokens, PRMError, StepScores
 from strategies.core.account import Account, Usage
-from tts_server.admission.quotas import Bucket, Quota, bill, cost, duration
+from tts_server.admission.quotas import Bucket, Quota, duration
 from tts_server.app import create_app
+from tts_server.app_state import AppState
 from tts_server.batches.dispatch import dispatch
 from tts_server.batches.records import Answer
 from tts_server.config import KeyLimits, Settings
 from tts_server.engines.fake import FakeEngine, FakeRequest
 from tts_server.errors import TooManyRequests
-from tts_server.middleware import stack as middleware
+from tts_server.middleware import gate
+from tts_server.request_state import RequestState
 from tts_server.routes import routes
 
 ALICE, BOB = {"Authorization": "Bearer a"}, {"Authorization": "Bearer b"}
@@ -136,18 +138,18 @@ def test_one_that_waits_for_another_takes_no_request_of_the_minute() -> None:
     assert quota.headers["x-ratelimit-remaining-requests"] == "2"
 
 
-def test_the_cost_of_a_request_is_of_all_its_accounts() -> None:
-    scope: dict[str, Any] = {"type": "http"}
-    assert cost(scope) == 0
-    bill(scope, Account(usage=Usage(prompt_tokens=1000, completion_tokens=3, prm_tokens=4)))
-    bill(scope, Account(usage=Usage(completion_tokens=5)))
-    assert cost(scope) == 12
+def test_a_request_costs_what_was_generated_and_scored() -> None:
+    state = RequestState("r")
+    assert state.cost == 0
+    state.bill(Account(usage=Usage(prompt_tokens=1000, completion_tokens=3, prm_tokens=4)))
+    state.bill(Account(usage=Usage(completion_tokens=5)))
+    assert state.cost == 12
 
 
 @pytest.fixture
 def standing_still(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing comes back while a test counts."""
-    monkeypatch.setattr(middleware, "Quota", partial(Quota, clock=Clock()))
+    monkeypatch.setattr(gate, "Quota", partial(Quota, clock=Clock()))
 
 
 def settings(tmp_path: Path, **limits: int) -> Settings:
@@ -204,7 +206,7 @@ def test_only_what_computes_counts(tmp_path: Path) -> None:
         limits = settings(tmp_path, requests_per_minute=2, concurrent_requests=1)
         limits = limits.model_copy(update={"data_dir": tmp_path / "data", "traces": "redacted"})
         app = create_app(engine, (), limits)
-        app.state.traces.start()
+        AppState.of(app).traces.start()
         async with serving(app=app, headers=ALICE) as client:
             trace = (await client.post("/v1/chat/completions", json=body(max_tokens=1))).json()["tts"]["trace_id"]
             running = asyncio.create_task(client.post("/v1/chat/completions", json=body()))
@@ -223,7 +225,7 @@ def test_only_what_computes_counts(tmp_path: Path) -> None:
             assert (await client.post("/v1/batches", json={})).status_code == 400
             assert (await client.post(f"/v1/traces/{trace}/feedback", json={"correct": True})).is_success
             running.cancel()
-        await app.state.batches.close()
+        await AppState.of(app).batches.close()
 
     asyncio.run(main())
 

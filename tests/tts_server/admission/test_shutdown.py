@@ -11,6 +11,7 @@ from strategies.core.contracts import Candidate, Chunk, Event, Final, Incumbent,
 from strategies.core.deadline import anytime
 from tts_server.admission.shutdown import Drain
 from tts_server.app import create_app
+from tts_server.app_state import AppState
 from tts_server.engines.fake import FakeEngine
 
 BEST = Candidate(Sample([Chunk(0, "4", finish_reason="eos")]))
@@ -98,7 +99,7 @@ def test_running_requests_answer_with_what_they_have(strategy: str) -> None:
     async def main() -> None:
         engine = FakeEngine(lambda request: "word " * 10_000, token_s=0.01)
         app = create_app(engine)
-        drain: Drain = app.state.drain
+        drain = AppState.of(app).drain
         async with serving(app=app) as client:
             whole = asyncio.create_task(ask(client, tts={"strategy": strategy}))
             stream = asyncio.create_task(frames(client, tts={"strategy": strategy}))

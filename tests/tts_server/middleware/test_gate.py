@@ -5,9 +5,8 @@ import asyncio
 import pytest
 from serving import ask, body, serving, until
 
-from tts_server.admission.queue import Admission
-from tts_server.admission.shutdown import Drain
 from tts_server.app import create_app
+from tts_server.app_state import AppState
 from tts_server.batches.dispatch import dispatch
 from tts_server.config import Settings
 from tts_server.engines.fake import FakeEngine
@@ -67,7 +66,7 @@ def test_requests_wait_for_their_turn_and_are_all_answered(strategy: str) -> Non
 def test_a_full_queue_refuses_new_requests_and_says_when_to_come_back() -> None:
     async def main() -> None:
         app = create_app(FakeEngine(token_s=0.05), settings=Settings(max_live_samples=1, max_waiting_samples=2))
-        admission: Admission = app.state.admission
+        admission = AppState.of(app).admission
         async with serving(app=app) as client:
             running = [asyncio.create_task(ask(client)) for _ in range(3)]
             await until(lambda: admission.waiting == 2)
@@ -109,7 +108,7 @@ def test_a_client_that_leaves_the_queue_leaves_nothing() -> None:
     async def main() -> None:
         engine = FakeEngine(token_s=0.05)
         app = create_app(engine, settings=Settings(max_live_samples=1))
-        admission: Admission = app.state.admission
+        admission = AppState.of(app).admission
         async with serving(app=app) as client:
             first = asyncio.create_task(ask(client))
             await until(lambda: engine.live == 1)
@@ -128,7 +127,7 @@ def test_while_the_server_goes_down_new_requests_are_refused_and_probes_told() -
     async def main() -> None:
         app = create_app(FakeEngine())
         async with serving(app=app) as client:
-            drain: Drain = app.state.drain
+            drain = AppState.of(app).drain
             assert (await client.get("/ready")).status_code == 200
             drain.begin(30)
             refused = await ask(client)
@@ -148,7 +147,7 @@ def test_the_lines_of_batches_have_places_of_their_own_behind_all_others() -> No
     async def main() -> None:
         engine = FakeEngine(token_s=0.01)
         app = create_app(engine, settings=Settings(max_live_samples=1))
-        admission: Admission = app.state.admission
+        admission = AppState.of(app).admission
         order: list[str] = []
 
         async def line(number: int) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -11,9 +10,9 @@ from fastapi import FastAPI
 from patience import NEVER_S
 
 from prm import FakePRM, OnTokens, PRMInputError, ProcessRewardModel, StepScores
-from tts_server.middleware.endpoints import Endpoints
-from tts_server.middleware.error_responses import HANDLERS
-from tts_server.routes import prm as route
+from tts_server.app import create_app
+from tts_server.config import Settings
+from tts_server.engines.fake import FakeEngine
 
 
 class Noting(FakePRM):
@@ -31,13 +30,7 @@ class Noting(FakePRM):
 
 
 def app(*prms: ProcessRewardModel) -> FastAPI:
-    made = FastAPI(exception_handlers=dict(HANDLERS))
-    made.state.endpoints = Endpoints()
-    made.state.service = SimpleNamespace(
-        prms={prm.name: prm for prm in prms}, default_prm=prms[0].name if prms else None
-    )
-    made.include_router(route.router)
-    return made
+    return create_app(FakeEngine(), prms, Settings(traces="off"))
 
 
 def post(body: object, *prms: ProcessRewardModel) -> httpx.Response:

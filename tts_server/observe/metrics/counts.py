@@ -6,14 +6,13 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.metrics_core import Metric
-from starlette.types import Scope
 
 from prm.backend.batching import OnBatch
 from strategies.core.account import Account
-from tts_server.admission.usage import LEFT, Ledger
-from tts_server.middleware.endpoints import Endpoints
+from tts_server.admission.usage import Ledger
 from tts_server.observe.metrics import families as f
 from tts_server.planning.plan import Plan
+from tts_server.request_state import RequestState
 
 NO_SEARCH = "none"
 """The strategy of requests that run none."""
@@ -38,13 +37,9 @@ class _Strategy:
 
 
 class Metrics:
-    """Counts, and a registry that shows them.
+    """Counts, and a registry that shows them."""
 
-    Args:
-        endpoints: those that there are.
-    """
-
-    def __init__(self, endpoints: Endpoints) -> None:
+    def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self.requests = f.REQUESTS.counter(registry)
         self.duration: Histogram = f.DURATION.histogram(registry)
@@ -64,23 +59,21 @@ class Metrics:
         self.prm_batch = f.PRM_BATCH.histogram(registry)
         self.prm_wait = f.PRM_WAIT.histogram(registry)
         self.queue_wait = f.QUEUE_WAIT.histogram(registry)
-        self.running: dict[int, Scope] = {}
+        self.running: dict[RequestState, None] = {}
         """The requests under way."""
         self.usage_of_owners = Ledger()
-        self._endpoints = endpoints
         self._strategies: dict[str, _Strategy] = {}
         self._requests: dict[tuple[str, str, str], Counter] = {}
 
     @contextmanager
-    def request(self, scope: Scope) -> Iterator[None]:
+    def request(self, state: RequestState) -> Iterator[None]:
         """Counts a request, and what it has cost."""
-        began = time.monotonic()
-        self.running[id(scope)] = scope
+        self.running[state] = None
         try:
             yield
         finally:
-            del self.running[id(scope)]
-            self._ended(scope, began)
+            del self.running[state]
+            self._ended(state)
 
     def prm_batches(self, prm: str) -> OnBatch:
         """What counts the batches of a reward model; its thread alone calls it."""
@@ -97,13 +90,13 @@ class Metrics:
         """All of it in Prometheus' text format."""
         return generate_latest(Plain(self.registry))
 
-    def _ended(self, scope: Scope, began: float) -> None:
-        state = scope.get("state", {})
-        plans: Sequence[Plan] = state.get("plans", ())
-        accounts: Sequence[Account] = state.get("accounts", ())
+    def _ended(self, state: RequestState) -> None:
+        plans, accounts = state.plans, state.accounts
         name = plans[0].strategy if plans else NO_SEARCH
-        self.usage_of_owners.count(scope)
-        self._count((self._endpoints.of(scope) or OTHER, name, str(state.get("status", LEFT))))
+        # Nobody is known to have sent what was refused for its key.
+        if state.computes and state.owner is not None:
+            self.usage_of_owners.count(state.owner, state.status, accounts)
+        self._count((state.endpoint or OTHER, name, str(state.status)))
         if not accounts:
             return
         if (strategy := self._strategies.get(name)) is None:
@@ -111,8 +104,8 @@ class Metrics:
         for account in accounts:
             strategy.count(account)
         if plans:
-            strategy.duration.observe(time.monotonic() - began)
-            self._searches(strategy, plans, began)
+            strategy.duration.observe(time.monotonic() - state.began)
+            self._searches(strategy, plans, state.began)
 
     def _searches(self, strategy: _Strategy, plans: Sequence[Plan], began: float) -> None:
         firsts = [plan.account.started + s for plan in plans if (s := plan.account.first_s) is not None]

@@ -11,7 +11,6 @@ from tts_server import __version__
 from tts_server.engines.base import Restarted
 from tts_server.observe.metrics import families as f
 from tts_server.observe.metrics.counts import NO_SEARCH, Metrics
-from tts_server.planning.plan import Plan
 
 
 class Engine(Protocol):
@@ -114,8 +113,8 @@ class Now:
 
     def _requests(self) -> Iterator[Metric]:
         running, live = Counter[str](), Counter[str]()
-        for scope in list(self._metrics.running.values()):
-            plans: Sequence[Plan] = scope.get("state", {}).get("plans", ())
+        for state in list(self._metrics.running):
+            plans = state.plans
             running[plans[0].strategy if plans else NO_SEARCH] += 1
             for plan in plans:
                 live[plan.strategy] += plan.account.live

@@ -19,8 +19,8 @@ from strategies.core.account import Account
 from strategies.core.contracts import Chunk, Engine, Event, Prompt, Sampling
 from strategies.core.engine_wrapper import EngineWrapper
 from tts_server import __version__
-from tts_server.context import TracePlace, trace_place
 from tts_server.logs import kinds
+from tts_server.trace_place import TracePlace, trace_place
 
 Attributes = Mapping[str, str | int | float | bool | Sequence[str]]
 

@@ -8,12 +8,10 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-
-from starlette.types import Scope
 
 from strategies.core.contracts import text_of
 from strategies.core.plain_words import cause
@@ -25,7 +23,7 @@ from tts_server.observe.traces.database import FILE, Listed, Reader, Stored, Wri
 from tts_server.observe.traces.feedback import Feedback, give, of
 from tts_server.observe.traces.recording import Record
 from tts_server.observe.traces.render import Row, row
-from tts_server.planning.plan import Plan
+from tts_server.request_state import RequestState
 
 T = TypeVar("T")
 
@@ -95,15 +93,14 @@ class Traces:
         elif self.dropped:
             log.warning("traces: %d were dropped", self.dropped)
 
-    def record(self, scope: Scope, id: str, plans: Sequence[Plan]) -> None:  # noqa: A002  its name in the API
+    def record(self, state: RequestState, model: str, id: str) -> None:  # noqa: A002  its name in the API
         """Keeps a record of what a request runs under this id; where it is several searches, the later get numbers."""
         if not self.on:
             return
-        state, model = scope.get("state", {}), scope["app"].state.service.engine.model
-        for place, plan in enumerate(plans):
+        for place, plan in enumerate(state.plans):
             recorder = Recorder(plan.task.prompt, plan.account.started)
             name = f"{id}-{place}" if place else id
-            made = Record(name, model, plan, recorder, state.get("owner", ""), state.get("request_id"))
+            made = Record(name, model, plan, recorder, state.owner or "", state.id)
             recorder.on_end = partial(self.put, made)
             plan.account.recorder = recorder
 

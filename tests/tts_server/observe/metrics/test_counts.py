@@ -18,7 +18,6 @@ from prm import FakePRM, PRMError
 from tts_server.config import Settings
 from tts_server.engines.fake import FakeEngine, FakeRequest
 from tts_server.errors import UpstreamError
-from tts_server.middleware.endpoints import Endpoints
 from tts_server.observe.metrics import families
 from tts_server.observe.metrics.counts import Metrics
 
@@ -228,7 +227,7 @@ def test_servers_of_one_process_count_apart() -> None:
 
 
 def test_batches_of_a_reward_model_are_counted_by_size_and_wait() -> None:
-    metrics = Metrics(Endpoints())
+    metrics = Metrics()
     began = metrics.prm_batches("fake")
     for waited in ([0.0, 0.5, 2.0], [0.1]):
         began(waited)

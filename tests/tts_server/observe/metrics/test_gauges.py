@@ -15,7 +15,6 @@ from prm import FakePRM
 from tts_server.config import Settings
 from tts_server.engines.fake import FakeEngine, FakeRequest
 from tts_server.engines.openai_http import OpenAIEngine
-from tts_server.middleware.endpoints import Endpoints
 from tts_server.observe.metrics.counts import Metrics
 from tts_server.observe.metrics.gauges import Now, Watched
 
@@ -52,7 +51,7 @@ class Replica(Other):
 
 def shown(*upstreams: Other, part: Any = None) -> dict[str, dict[tuple[str, ...], float]]:
     """By name, the value of each set of labels."""
-    metrics, part = Metrics(Endpoints()), part or Part()
+    metrics, part = Metrics(), part or Part()
     Now(metrics, Watched(part, part, ["p"], lambda: upstreams, lambda: 7, part))
     told: dict[str, dict[tuple[str, ...], float]] = {}
     for family in metrics.registry.collect():

@@ -1,23 +1,23 @@
 """A request's work ends when nobody waits for its answer any more."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.types import Receive
-
-T = TypeVar("T")
 
 
 class ClientLeft(Exception):
     """The client closed its connection before the answer; nobody reads what it is told."""
 
 
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The work's result. When the client leaves, or the caller is cancelled, the work is cancelled and has ended.
+@asynccontextmanager
+async def connected(receive: Receive) -> AsyncIterator[None]:
+    """Cancels what is done meanwhile when the client leaves.
 
     Raises:
-        ClientLeft: the client left before the work was done.
+        ClientLeft: the client left before the work was done; the work has ended.
     """
     worker = asyncio.current_task()
     if worker is None:
@@ -25,7 +25,7 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     watch, before = _Watch(receive, worker), worker.cancelling()
     watching = asyncio.create_task(watch.run())
     try:
-        return await work
+        yield
     except asyncio.CancelledError:
         # The server may end the request at the same time, which counts for more.
         if watch.left and worker.cancelling() == before + 1:

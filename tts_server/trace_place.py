@@ -1,6 +1,4 @@
-"""What belongs to the request under way, for whatever is called in its course: its id, its owner, and its
-place in a trace.
-"""
+"""Where in a distributed trace the work under way is."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -8,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TracePlace:
-    """Where in a distributed trace the work under way is, as W3C's headers say it."""
+    """A place as W3C's headers write it."""
 
     traceparent: str
     tracestate: str = ""
@@ -28,9 +26,7 @@ class TracePlace:
         return f"traceparent: {self.traceparent}\r\n{state}"
 
 
-request_id: ContextVar[str] = ContextVar("request_id", default="")
-"""Empty outside of requests."""
-owner: ContextVar[str] = ContextVar("owner", default="")
-"""The name of who asks; empty where there are no API keys."""
+# OpenTelemetry keeps the span under way in a context variable. This one follows it, so that neither logs nor the client
+# of upstreams import OpenTelemetry.
 trace_place: ContextVar[TracePlace | None] = ContextVar("trace_place", default=None)
 """None where nothing is traced."""

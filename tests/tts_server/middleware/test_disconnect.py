@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tts_server.answer.disconnect import ClientLeft, while_connected
+from tts_server.middleware.disconnect import ClientLeft, connected
 
 
 class Client:
@@ -43,7 +43,12 @@ class Work:
 
 async def begun(client: Client, work: Coroutine[Any, Any, str]) -> asyncio.Task[str]:
     """The call, as far as it comes by itself."""
-    call = asyncio.create_task(while_connected(client.receive, work))
+
+    async def main() -> str:
+        async with connected(client.receive):
+            return await work
+
+    call = asyncio.create_task(main())
     for _ in range(5):
         await asyncio.sleep(0)
     assert not call.done()
