@@ -13,7 +13,7 @@ from strategies.core.contracts import Engine, Event, Progress, Selector, Task
 from strategies.sampling.draw import refuse_choices
 from strategies.sampling.prompts import Examples, SystemPrompt, prompted
 from strategies.search.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer
-from strategies.search.trajectory import spread, to_ends
+from strategies.search.trajectory import ranked, spread, to_ends
 
 Beams = Annotated[int, Field(ge=1, le=4096, description="Beams: solutions searched at once.")]
 BeamWidth = Annotated[int, Field(ge=1, le=4096, description="Continuations of each kept beam.")]
@@ -45,19 +45,24 @@ async def beam_search(
     prm, n = scorer(prm), account.afford(n)
     task = prompted(task, system_prompt, examples)
     search = StepSearch(task, engine, prm, aggregation or prm.aggregation, separator, step_tokens, account)
-    beams = [await search.root()]
+    beams, taken = [await search.root()], 0
     for step in range(1, max_steps + 1):
-        # Finished beams give their place up, so compute shrinks as solutions end.
-        room = n - len(search.leaves)
-        kept = beams[: max(1, room // beam_width)]
-        if search.is_late(kept):
-            yield await search.finish(to_ends(kept, room))
+        room = n - taken
+        if search.is_late(beams):
+            yield await search.finish(to_ends(beams, room))
             break
-        grown = await search.grow(spread(kept, room), lookahead=lookahead)
-        children = search.retire([child for siblings in grown for child in siblings])
-        yield Progress(f"step {step}: {len(children)} beams grow, {len(search.leaves)} have ended")
-        if search.spent or not children or len(search.leaves) >= n:
-            beams = children or kept
+        grown = await search.grow(spread(beams, room), lookahead=lookahead)
+        # Ended and growing candidates are ranked together. A kept one that ended gives its place up, so compute shrinks
+        # as solutions end; one that ended and is not kept votes, and takes no place from those that go on.
+        kept = ranked(grown, search.score)[: max(1, room // beam_width)]
+        growing = search.retire([child for siblings in grown for child in siblings])
+        best = [beam for beam in kept if not beam.ended]
+        taken += len(kept) - len(best)
+        yield Progress(f"step {step}: {len(growing)} beams grow, {len(search.leaves)} have ended")
+        if search.spent or not best or taken >= n:
+            beams = growing or beams
             break
-        beams = sorted(children, key=search.score, reverse=True)
+        beams = best
+    # Early ends must not outvote the beams by their number (search-and-learn sorts what is complete, too).
+    search.leaves = sorted(search.leaves, key=search.score, reverse=True)[:n]
     yield await search.final(selector, beams, account.seconds_left)

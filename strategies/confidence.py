@@ -57,13 +57,13 @@ async def confidence(
         float, Field(gt=0, le=1, description="The paper's eta, 0.1 or 0.9: the most confident share, which votes.")
     ] = 0.9,
     measure: Annotated[
-        Measure,
+        Measure | None,
         Field(
             description="A trace's confidence. lowest: its least confident group; bottom: the mean of its lowest "
             "tenth of groups; tail: its last group; mean: all tokens; logprob: exp of the mean logprob of what was "
-            "sampled."
+            "sampled. Null: tail offline, lowest online."
         ),
-    ] = "lowest",
+    ] = None,
     window: Annotated[int, Field(ge=1, description="Tokens of a group, at most.")] = 2048,
     window_share: Annotated[
         float, Field(gt=0, le=1, description="A group's tokens, at most, as a share of the median trace's.")
@@ -81,6 +81,8 @@ async def confidence(
 ) -> AsyncGenerator[Event, None]:
     """Draws traces and lets those vote of which the model itself was the surest, by its logprobs."""
     refuse_choices(task, n)
+    # The lowest group of an answer of a few hundred tokens says nothing of whether it is right, its tail does.
+    measure = measure or ("tail" if mode == "offline" else "lowest")
     if mode == "online" and measure != "lowest":
         raise Refused(
             "online, a trace is given up for its lowest group, so the measure must be 'lowest'", "tts.measure"

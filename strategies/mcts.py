@@ -1,4 +1,8 @@
-"""Monte Carlo tree search over steps: OpenR's (2410.09671) with a reward model, rStar's (2408.06195) without one.
+"""Monte Carlo tree search over steps: OpenR's (2410.09671) with a reward model, without one by agreement.
+
+By agreement means that a rollout is worth the share of all answers that agree with its own, as in rStar (2408.06195).
+Neither that paper's five kinds of action nor its second model, which discriminates, are here, nor the value model that
+ReST-MCTS* (2406.03816) trains.
 
 Solutions are drawn, not played: there is no opponent and no move to make, so every finished solution of the tree votes
 and visits decide nothing but where to look next. For the same reason no rollout goes twice to the same end.

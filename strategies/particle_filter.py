@@ -47,7 +47,7 @@ async def particle_filter(
     system_prompt: SystemPrompt = None,
     examples: Examples = None,
 ) -> AsyncIterator[Event]:
-    """Extends all particles by a step, then draws them anew in proportion to their rewards' odds."""
+    """Extends all particles by a step, then draws them anew in proportion to the odds of their last steps' scores."""
     refuse_choices(task, n)
     prm = scorer(prm)
     task = prompted(task, system_prompt, examples)
@@ -71,15 +71,18 @@ async def particle_filter(
             if search.spent or not growing:
                 break
             # Ended particles are drawn too: they hold their share of the weight. The reference always survives.
-            shares = weights([search.score(p) for p in particles], weight_temperature)
+            shares = weights([search.step_score(p) for p in particles], weight_temperature)
             fixed = [particles[0]] if reference else []
             particles = fixed + [particles[i] for i in resample(shares, n - len(fixed), resampling, rng)]
         search.retire(particles)
         if search.spent or search.finishing.begun or not particles:
             break
-        shares = weights([search.score(p) for p in particles], weight_temperature)
+        shares = weights([search.step_score(p) for p in particles], weight_temperature)
         reference = particles[resample(shares, 1, "multinomial", rng)[0]]
-    yield await search.final(selector, growing, account.seconds_left)
+    # The filter's own weights: each particle stands for as much of the posterior as its reward's odds say.
+    yield await search.final(
+        selector, growing, account.seconds_left, weight=lambda reward: odds(reward, weight_temperature)
+    )
 
 
 async def extended(
@@ -108,6 +111,12 @@ def prefix(trajectory: Trajectory, steps: int) -> Trajectory:
         return trajectory
     short = replace(trajectory, samples=trajectory.samples[:steps], ended=False, dropped=0)
     return replace(short, scores=trajectory.scores[: len(short.steps)])
+
+
+def odds(reward: float, temperature: float) -> float:
+    """The odds r / (1 - r) at temperature 1, nearer to one another above it."""
+    clipped = min(max(reward, EDGE), 1 - EDGE)
+    return float((clipped / (1 - clipped)) ** (1 / temperature))
 
 
 def weights(rewards: Sequence[float], temperature: float) -> list[float]:

@@ -41,7 +41,7 @@ async def rebase(
     system_prompt: SystemPrompt = None,
     examples: Examples = None,
 ) -> AsyncIterator[Event]:
-    """Shares the tree's width among its nodes by the softmax of their rewards, depth by depth."""
+    """Shares the tree's width among its nodes by the softmax of their last steps' scores, depth by depth."""
     refuse_choices(task, n)
     prm, n = scorer(prm), account.afford(n)
     task = prompted(task, system_prompt, examples)
@@ -50,8 +50,8 @@ async def rebase(
     search = StepSearch(task, engine, prm, aggregation or prm.aggregation, separator, step_tokens, account)
     nodes = [await search.root()]
     for depth in range(1, max_steps + 1):
-        nodes.sort(key=search.score, reverse=True)
-        shares = widths([search.score(node) for node in nodes], n - len(search.leaves), balance_temperature)
+        nodes.sort(key=search.step_score, reverse=True)
+        shares = widths([search.step_score(node) for node in nodes], n - len(search.leaves), balance_temperature)
         wanted = [(node, share) for node, share in zip(nodes, shares, strict=True) if share]
         if search.is_late([node for node, _ in wanted]):
             yield await search.finish(to_ends([node for node, _ in wanted], n))

@@ -30,9 +30,9 @@ async def self_refine(
     accept: Annotated[
         Accept | None,
         Field(
-            description="score: a revision is kept if its score rises, and scores choose; majority: each is kept, and "
-            "the most frequent answer of a chain counts; last: each is kept, and the last one counts. Null: score "
-            "where there is a reward model, else last."
+            description="score: a chain goes on from a revision only if its score rises, and all its attempts vote by "
+            "their scores, as in the paper; majority: each is kept, and the most frequent answer of a chain counts; "
+            "last: each is kept, and the last one counts. Null: score where there is a reward model, else last."
         ),
     ] = None,
     feedback_tokens: Annotated[int, Field(ge=1, description="Tokens of one review.")] = 1024,

@@ -19,7 +19,8 @@ from strategies.core.widening import Finishing
 from strategies.sampling.draw import refuse_logprobs
 from strategies.sampling.prompts import Examples, SystemPrompt, prompted
 from strategies.search.thought_calls import EvaluationCount, EvaluationTokens, Evaluator, Policy, refuse_unthinkable
-from strategies.search.thought_tree import State, Tree
+from strategies.search.thought_tree import State, Tree, families
+from strategies.search.trajectory import ranked
 
 LATE = "the deadline is near, so solutions are finished instead of widened"
 
@@ -91,7 +92,7 @@ async def breadth_first(tree: Tree, breadth: int, max_steps: int) -> AsyncGenera
             children = await tree.evaluated(await tree.children(states))
         if not children:
             break
-        kept = sorted(children, key=lambda s: s.value.value, reverse=True)[: breadth - len(tree.leaves)]
+        kept = ranked(families(children), lambda s: s.value.value)[: breadth - len(tree.leaves)]
         states = tree.retire(kept)
         yield Progress(f"step {step}: {len(kept)} of {len(children)} states are kept, {len(tree.leaves)} have ended")
         if tree.policy.spent or not states:

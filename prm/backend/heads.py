@@ -97,13 +97,13 @@ def _scores(model: Any, head: Head) -> Callable[[torch.Tensor], torch.Tensor]:
     match head:
         case LabelTokens(right, wrong):
             logits = _label_logits(model, right, wrong)
-            return lambda hidden: logits(hidden).softmax(-1)[:, 0]
+            return lambda hidden: logits(hidden).double().softmax(-1)[:, 0]
         case Classes(right):
             layers = _layers(model)
-            return lambda hidden: layers(hidden.float()).softmax(-1)[:, right]
+            return lambda hidden: layers(hidden.float()).double().softmax(-1)[:, right]
         case Sigmoid():
             layers = _layers(model)
-            return lambda hidden: layers(hidden.float()).squeeze(-1).sigmoid()
+            return lambda hidden: layers(hidden.float()).squeeze(-1).double().sigmoid()
 
 
 def _label_logits(model: Any, right: int, wrong: int) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -3,9 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from strategies.answers.normal_forms import decimal
 from strategies.core.contracts import Candidate, Selector, Vote
+
+SCORE_DIGITS = 4
+"""Of scores and weights: a softmax rounds further digits in one way or another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,8 @@ class _Cluster:
     members: tuple[int, ...]
     """Best first."""
     weight: float
+    precedence: tuple[float, ...]
+    """Sorts the better cluster first; those that are seen first stand before their equals."""
     answer: str | None
     """As a number where a member gives it as such, else as the best member does."""
     forms: frozenset[str]
@@ -38,12 +44,14 @@ class _Cluster:
 def vote(candidates: Sequence[Candidate], keys: Sequence[str | None], selector: Selector) -> Outcome:
     """Ranks candidates: `majority` (2203.11171) by count, `weighted` (2206.02336) by sum of scores, `best` by score.
 
-    `keys` are the canonical answers, None for a candidate without one. Ties go to the first seen. Failed candidates
-    stand last, behind those that were filtered or refused, which have a vote only where nothing else came, and behind
-    those that are not in the form that was asked for. Those without an answer have no vote, and a
-    chance with `best` only if they are finished and in that form. A missing or
-    negative score weighs 0. Without any score the majority decides; without any answer the score, then who finished
-    first, then who got furthest.
+    `keys` are the canonical answers, None for a candidate without one. Scores and weights that differ by less than
+    they are computed to are equal; among equals the answer with more votes stands first, then that with the higher sum
+    of scores, then that of which the model was surer where all samples have logprobs, then the first seen.
+
+    Failed candidates stand last, behind those that were filtered or refused, which have a vote only where nothing else
+    came, and behind those that are not in the form that was asked for. Those without an answer have no vote, and a
+    chance with `best` only if they are finished and in that form. A missing or negative score weighs 0. Without any
+    score the majority decides; without any answer the score, then who finished first, then who got furthest.
 
     Raises:
         ValueError: there is not one key for each candidate.
@@ -85,7 +93,7 @@ def _weight(candidate: Candidate, selector: Selector) -> float:
 def _demerit(candidate: Candidate) -> tuple[float, bool, bool, int]:
     """Sorts the better candidate first: by score, then with an answer, then finished, then the longer unfinished."""
     finished = candidate.sample.finished
-    score = -math.inf if candidate.score is None else candidate.score
+    score = -math.inf if candidate.score is None else round(candidate.score, SCORE_DIGITS)
     return -score, candidate.answer is None, not finished, 0 if finished else -len(candidate.text)
 
 
@@ -101,7 +109,8 @@ def _clusters(
     weights: Sequence[float],
     selector: Selector,
 ) -> list[_Cluster]:
-    """The voters by answer, heaviest first, ties in the order of their first members."""
+    """The voters by answer, heaviest first, ties as `vote` says."""
+    sureness = _sureness(candidates, voters)
     groups: dict[str | int, list[int]] = {}
     for i in voters:
         key = keys[i]
@@ -110,14 +119,24 @@ def _clusters(
     for name, group in groups.items():
         plain = {i for i in group if _is_plain(candidates[i].answer, keys[i])}
         members = tuple(sorted(group, key=lambda i: (*_demerit(candidates[i]), i not in plain)))
-        mass = (weights[i] for i in members)
-        weight = max(mass) if selector == "best" else math.fsum(mass)
+        mass = [weights[i] for i in members]
+        total = math.fsum(mass)
+        weight = max(mass) if selector == "best" else total
+        score, unanswered, unfinished, length = _demerit(candidates[members[0]])
+        lead = (score, unanswered) if selector == "best" else (-round(weight, SCORE_DIGITS),)
+        surest = fmean(sureness[i] for i in members) if sureness else 0.0
+        worst = (unfinished, length) if selector == "best" else ()
+        precedence = (*lead, -len(members), -round(total, SCORE_DIGITS), *worst, -surest)
         said = [candidates[i].answer or str(name) for i in sorted(members, key=lambda i: i not in plain)]
         answer = None if isinstance(name, int) else said[0]
-        clusters.append(_Cluster(members, weight, answer, frozenset(said)))
-    if selector == "best":
-        return sorted(clusters, key=lambda cluster: _demerit(candidates[cluster.members[0]]))
-    return sorted(clusters, key=lambda cluster: -cluster.weight)
+        clusters.append(_Cluster(members, weight, precedence, answer, frozenset(said)))
+    return sorted(clusters, key=lambda cluster: cluster.precedence)
+
+
+def _sureness(candidates: Sequence[Candidate], voters: Sequence[int]) -> dict[int, float]:
+    """Each voter's mean logprob; nothing where one has none."""
+    told = {i: [token.logprob for token in candidates[i].sample.logprobs] for i in voters}
+    return {i: fmean(logprobs) for i, logprobs in told.items()} if all(told.values()) else {}
 
 
 def _confidence(candidates: Sequence[Candidate], clusters: Sequence[_Cluster], selector: Selector) -> float | None:

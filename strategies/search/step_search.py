@@ -7,7 +7,7 @@ or tokenised again between steps and the engine's prefix cache hits.
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
@@ -84,6 +84,10 @@ class StepSearch:
 
     def score(self, trajectory: Trajectory) -> float:
         return trajectory.score(self.aggregation)
+
+    def step_score(self, trajectory: Trajectory) -> float:
+        """The last step's score, by which a search is steered that shares its width or its particles out anew."""
+        return trajectory.scores[-1] if trajectory.scores else 0.0
 
     async def grow(
         self, wanted: Sequence[tuple[Trajectory, int]], *, lookahead: int = 0, unique: bool = True, place: int = 0
@@ -319,8 +323,21 @@ class StepSearch:
             child = rolled[0]
         return child
 
-    async def final(self, selector: Selector, live: Sequence[Trajectory] = (), within_s: float | None = None) -> Final:
+    async def final(
+        self,
+        selector: Selector,
+        live: Sequence[Trajectory] = (),
+        within_s: float | None = None,
+        *,
+        weight: Callable[[float], float] | None = None,
+    ) -> Final:
         """The end: a vote over the leaves, or over what was still growing; see `elect` for `within_s`.
+
+        Args:
+            selector: how one of them is chosen.
+            live: what was still growing.
+            within_s: seconds for comparing answers.
+            weight: what a candidate's score counts for in a weighted vote; None: itself.
 
         Raises:
             Exception: the first cause, if every branch has failed.
@@ -335,7 +352,13 @@ class StepSearch:
             return await elect([Candidate.empty()], selector)
         # Failed branches are shown and have no vote.
         shown = (*pool, *self.withheld, *self.failed)
-        return await elect([self._candidate(trajectory) for trajectory in shown], selector, within_s)
+        candidates = [self._candidate(trajectory) for trajectory in shown]
+        if weight is None or selector != "weighted":
+            return await elect(candidates, selector, within_s)
+        weighed = [replace(c, score=None if c.score is None else weight(c.score)) for c in candidates]
+        final = await elect(weighed, selector, within_s)
+        scored = zip(final.candidates, candidates, strict=True)
+        return replace(final, candidates=tuple(replace(c, score=own.score) for c, own in scored))
 
     def _candidate(self, trajectory: Trajectory) -> Candidate:
         sample = trajectory.sample

@@ -146,6 +146,6 @@ DEFAULT: list[Operation] = [
     Refine(op="refine"),
     Score(op="score", name="scored"),
     # What was merged and refined must beat what it was made of.
-    KeepBest(op="keep_best", after=["scored", "best"], n=1),
+    KeepBest(op="keep_best", after=["best", "scored"], n=1),
 ]
 """For questions with an answer."""

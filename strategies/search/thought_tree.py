@@ -102,7 +102,12 @@ class Tree:
         return not self.policy.spent and self.finishing.due([state.completion_tokens for state in states])
 
     async def complete(self, states: Sequence[State]) -> str:
-        """Writes the rest of each solution, which keeps its value; tells of it."""
+        """Writes the rest of each solution, which keeps its value; tells of it.
+
+        Solutions that end in a thought of their own are valued whole. The rest that is written here at once is the
+        paper's G(p, s, 1) of its last state, for which its calls are counted: another value of each would add
+        `n_evaluate` calls a solution.
+        """
         ends: dict[int, list[State]] = {}
 
         async def finish(place: int) -> None:
@@ -192,6 +197,14 @@ class Tree:
         said = await self.policy.judge(question, parents, self.n_evaluate, self.evaluator.tokens, "vote", choices)
         votes = [int(found[-1]) for text in said if (found := _CHOICE.findall(text))]
         return [Value(votes.count(i) / max(1, len(said))) for i in range(1, len(states) + 1)]
+
+
+def families(states: Sequence[State]) -> list[list[State]]:
+    """The states by what they follow."""
+    groups: dict[tuple[int, ...], list[State]] = {}
+    for state in states:
+        groups.setdefault(tuple(id(thought) for thought in state.thoughts[:-1]), []).append(state)
+    return list(groups.values())
 
 
 def _so_far(state: State) -> str:

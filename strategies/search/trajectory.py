@@ -1,10 +1,12 @@
 """Trajectories: prompts with steps behind them, and what step searches do with several."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 from prm import Aggregation, aggregate
+from strategies.answers.voting import SCORE_DIGITS
 from strategies.core.contracts import Chunk, Sample, Steps, TokenIds
 from strategies.search.stop_strings import tail, without_end
 
@@ -93,11 +95,33 @@ def failed(trajectory: Trajectory, error: Exception) -> Trajectory:
 
 
 def distinct(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-    """The first of those whose last step reads the same, white space and case aside."""
-    seen: dict[tuple[str, bool], Trajectory] = {}
-    for trajectory in trajectories:
-        seen.setdefault((" ".join(trajectory.said[-1].text.lower().split()), trajectory.ended), trajectory)
+    """All that ended, and the first of those that can grow and whose last step reads the same.
+
+    White space and case aside. Equal ends are as many votes: an answer that is always worded alike must not lose its
+    votes to one that is worded in many ways.
+    """
+    seen: dict[object, Trajectory] = {}
+    for place, trajectory in enumerate(trajectories):
+        key = place if trajectory.ended else " ".join(trajectory.said[-1].text.lower().split())
+        seen.setdefault(key, trajectory)
     return list(seen.values())
+
+
+T = TypeVar("T")
+
+
+def ranked(families: Sequence[Sequence[T]], score: Callable[[T], float]) -> list[T]:
+    """The children of all families, best first; among equals the best of each family stand before the second ones.
+
+    Scores that say nothing then keep a search as wide as it was, where the order of the parents would give all places
+    to the first one's children.
+    """
+    placed = [
+        (-round(score(child), SCORE_DIGITS), place, child)
+        for family in families
+        for place, child in enumerate(sorted(family, key=score, reverse=True))
+    ]
+    return [child for _, _, child in sorted(placed, key=lambda entry: entry[:2])]
 
 
 def to_ends(best: Sequence[Trajectory], n: int) -> list[tuple[Trajectory, int]]:

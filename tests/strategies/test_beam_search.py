@@ -11,8 +11,9 @@ from tts_server.engines.fake import FakeRequest
 
 def test_it_keeps_the_best_n_over_width_beams() -> None:
     done = Done("beam_search", n=4, beam_width=2, aggregation="prod")
-    # Of a, b, c, d two are kept; each grows a and b: aa .81, ab .54, ba .54, bb .36; then aa and ab end.
-    assert sorted(done.paths) == ["aaa", "aab", "aba", "abb"]
+    # Of a, b, c, d two are kept; each grows a and b: aa .81, ab .54, ba .54, bb .36. Of the equal ones ba is its
+    # parent's best; then aa and ba end.
+    assert sorted(done.paths) == ["aaa", "aab", "baa", "bab"]
     assert done.final.best.text.startswith("a1\n\na2\n\na3")
 
 
@@ -33,10 +34,36 @@ def test_finished_beams_give_their_place_up_and_are_not_continued() -> None:
     assert done.account.usage.samples == 4
 
 
-def test_equal_steps_of_one_parent_count_as_one() -> None:
-    done = Done("beam_search", depth=1, n=8, beam_width=2)
-    assert sorted(done.paths) == ["a", "b", "c", "d"]
-    assert len(done.scored) == 4
+def test_equal_steps_of_one_parent_grow_once_and_equal_ends_are_as_many_votes() -> None:
+    growing = Done("beam_search", depth=2, n=8, beam_width=2)
+    assert len([steps for steps in growing.scored if len(steps) == 1]) == 4
+    ended = Done("beam_search", depth=1, n=8, beam_width=2)
+    assert sorted(ended.paths) == ["a", "a", "b", "b", "c", "c", "d", "d"]
+
+
+def giving_up(request: FakeRequest) -> str:
+    """A policy of six steps that gives up before each of them with a chance of 0.3."""
+    done = request.text.rpartition("<assistant>")[2].count("\n\n")
+    if request.rng.random() < 0.3:
+        return f"I give up {request.rng.random()}: \\boxed{{0}}"
+    return f"A good step {request.rng.random()}" + ("\n\n" if done < 5 else ": \\boxed{1}")
+
+
+def test_early_ends_that_are_not_kept_take_no_place_and_do_not_outvote_the_rest() -> None:
+    for seed in range(10):
+        task = replace(TASK, sampling=Sampling(seed=seed))
+        done = Done("beam_search", script=giving_up, task=task, n=8, beam_width=4, letters=False)
+        assert done.final.best.answer == "1"
+        assert len(done.final.candidates) <= 8
+
+
+def test_scores_that_say_nothing_leave_a_search_as_wide_as_it_was() -> None:
+    def script(request: FakeRequest) -> str:
+        done = request.text.rpartition("<assistant>")[2].count("\n\n")
+        return f"{request.rng.random()}" + ("\n\n" if done < 3 else ": \\boxed{1}")
+
+    done = Done("beam_search", script=script, n=16, beam_width=4, letters=False)
+    assert len({candidate.text.split("\n\n")[0] for candidate in done.final.candidates}) == 4
 
 
 def test_max_steps_is_exact() -> None:

@@ -246,3 +246,9 @@ def test_a_deadline_ends_an_online_search() -> None:
     assert [c.sample.finish_reason for c in done.final.candidates] == ["eos"] * 4 + ["budget"] * 2
     assert done.account.stop_reason == "deadline"
     assert done.final.best.sample.finished
+
+
+def test_the_default_measure_is_the_tail_offline_and_the_lowest_group_online() -> None:
+    done, _ = run(WAVERING, STRAIGHT, window=2, choose="best")
+    assert done.final.best.answer == "1"
+    assert online()[0].final == online(measure="lowest")[0].final

@@ -64,12 +64,12 @@ def ranked(done: Search) -> list[str | None]:
 
 
 def test_the_default_graph_writes_chooses_merges_and_refines() -> None:
-    mind = Mind([1, 2, 3, 4], {1: "likely", 2: "impossible", 3: "sure", 4: "likely", 108: "sure"})
+    mind = Mind([1, 2, 3, 4], {1: "likely", 2: "impossible", 3: "likely", 4: "likely", 108: "sure"})
     done = run(mind)
     assert mind.asked == [
         ("generate", ()),
         *(("score", (i,)) for i in (1, 2, 3, 4)),
-        ("merge", (3, 1, 4)),
+        ("merge", (1, 3, 4)),
         ("refine", (8,)),
         ("score", (108,)),
     ]
@@ -84,6 +84,12 @@ def test_the_default_graph_writes_chooses_merges_and_refines() -> None:
     ]
     assert done.final.best.answer == "108"
     assert done.account.usage.samples == 4 + 4 * 3 + 1 + 1 + 3
+
+
+@pytest.mark.parametrize("verdict", ["likely", "sure"])
+def test_what_was_merged_and_is_worth_as_much_does_not_beat_what_it_was_made_of(verdict: str) -> None:
+    equal = dict.fromkeys([1, 2, 3, 4, 106], verdict)
+    assert run(Mind([1, 2, 3, 4], equal)).final.best.answer == "1"
 
 
 def test_what_was_merged_must_beat_what_it_was_made_of() -> None:
@@ -212,7 +218,7 @@ def test_a_spent_budget_returns_the_best_so_far() -> None:
 
 
 def test_choices_come_from_all_that_was_written() -> None:
-    mind = Mind([1, 2, 3, 4], {1: "likely", 3: "sure", 106: "sure"})
+    mind = Mind([1, 2, 3, 4], {1: "likely", 3: "likely", 106: "sure"})
     done = run(mind, task=replace(TASK, choices=3))
     assert ranked(done)[0] == "106"
     assert len(done.final.ranking) == 6

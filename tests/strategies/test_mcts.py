@@ -142,7 +142,7 @@ def test_exploration_0_exploits() -> None:
     assert forest.expanded == ["", "A", "AA", "AB"]
 
 
-def test_children_that_read_the_same_are_one() -> None:
+def test_steps_that_read_the_same_grow_once_and_equal_ends_are_as_many_votes() -> None:
     scored: list[int] = []
 
     def same(question: str, steps: Sequence[str]) -> list[float]:
@@ -152,8 +152,8 @@ def test_children_that_read_the_same_are_one() -> None:
     script = Forest(steps=2)
     engine = FakeEngine(lambda request: script(replace(request, index=0)))
     done = asyncio.run(search(MCTS, engine, FakePRM(same), n=8, branch=4, parallel=1))
-    assert scored == [1, 2]
-    assert paths(done) == ["AA"]
+    assert scored == [1, 2, 2, 2, 2]
+    assert paths(done) == ["AA"] * 4
     assert done.account.usage.samples == 4
 
 

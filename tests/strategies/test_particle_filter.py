@@ -1,5 +1,6 @@
 """Weights, resampling, and particles that have ended."""
 
+import asyncio
 import math
 import random
 from collections import Counter
@@ -8,8 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 from letters import Done
+from searching import search
 
+import strategies
+from prm import FakePRM
 from strategies.particle_filter import Resampling, resample, weights
+from tts_server.engines.fake import FakeEngine, FakeRequest
 
 
 def test_weights_are_odds_at_temperature_one() -> None:
@@ -69,3 +74,15 @@ def test_gibbs_keeps_a_particle_of_the_iteration_before() -> None:
     assert len(set(done.paths[:4]) & set(done.paths[4:8])) >= 1
     # The kept particle is not generated again.
     assert done.account.usage.samples == 4 + 3 + 3
+
+
+def test_particles_are_weighed_by_their_rewards_odds_and_keep_their_scores() -> None:
+    # By their odds 0.95 counts for 19 and 0.7 for 2.3, so one outweighs three; by the rewards themselves it would not.
+    def script(request: FakeRequest) -> str:
+        return r"A \boxed{1}" if request.index == 0 else r"B \boxed{2}"
+
+    prm = FakePRM(lambda question, steps: [0.95 if "{1}" in steps[-1] else 0.7])
+    final = asyncio.run(search(strategies.get("particle_filter"), FakeEngine(script), prm, n=4)).final
+    assert final.best.answer == "1"
+    assert sorted(c.score for c in final.candidates if c.score is not None) == [0.7, 0.7, 0.7, 0.95]
+    assert final.confidence == pytest.approx(19 / (19 + 3 * 0.7 / 0.3))

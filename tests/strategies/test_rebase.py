@@ -43,3 +43,9 @@ def test_better_nodes_get_more_children() -> None:
     done = Done("rebase", depth=2, n=8)
     first = [path[0] for path in done.paths]
     assert first.count("a") > first.count("b") > first.count("d")
+
+
+def test_the_last_steps_score_shares_the_width_whatever_the_aggregation_of_whole_solutions() -> None:
+    product, last = (Done("rebase", depth=3, n=8, aggregation=how) for how in ("prod", "last"))
+    assert sorted(product.paths) == sorted(last.paths)
+    assert {c.score for c in product.final.candidates} != {c.score for c in last.final.candidates}

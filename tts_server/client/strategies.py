@@ -92,7 +92,7 @@ class Confidence(StrategyOptions):
     mode: Literal["offline", "online"] = UNSET
     choose: Literal["vote", "best"] = UNSET
     keep: float = UNSET
-    measure: Literal["lowest", "bottom", "tail", "mean", "logprob"] = UNSET
+    measure: Literal["lowest", "bottom", "tail", "mean", "logprob"] | None = UNSET
     window: int = UNSET
     window_share: float = UNSET
     top_logprobs: int = UNSET
