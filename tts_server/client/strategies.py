@@ -171,7 +171,7 @@ class MixtureOfAgents(StrategyOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParticleFilter(StrategyOptions):
-    """Extends all particles by a step, then draws them anew in proportion to their rewards' odds."""
+    """Extends all particles by a step, then draws them anew in proportion to the odds of their last steps' scores."""
 
     strategy: ClassVar[str] = "particle_filter"
     n: int = UNSET
@@ -187,7 +187,7 @@ class ParticleFilter(StrategyOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class REBASE(StrategyOptions):
-    """Shares the tree's width among its nodes by the softmax of their rewards, depth by depth."""
+    """Shares the tree's width among its nodes by the softmax of their last steps' scores, depth by depth."""
 
     strategy: ClassVar[str] = "rebase"
     n: int = UNSET
