@@ -76,7 +76,7 @@ _NUMBER = (
 )
 _QUANTITY = (
     rf"{_SIGN}?{_NUMBER}(?:\s?{_ROOT})*+{_POWER}?+(?:/\d++)?+"
-    r"(?:\s?%|\s?\\%|\s(?:thousand|million|billion|trillion)\b|\s?[AaPp]\.?[Mm]\b)?+"
+    r"(?:\s?%|\s?\\%|\s(?:hundred|thousand|million|billion|trillion|dozen)s?\b|\s?[AaPp]\.?[Mm]\b)?+"
 )
 _ELEMENT = rf"(?:[-−+]?\s?(?:\\infty|∞)|{_QUANTITY})"
 _TUPLE = rf"[(\[{{]\s*{_ELEMENT}(?:\s*[,;]\s*{_ELEMENT})++\s*[)\]}}]"

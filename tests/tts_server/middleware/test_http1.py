@@ -1,6 +1,7 @@
 """What real clients send on a connection beside a plain request, and what is none."""
 
 import asyncio
+import inspect
 import logging
 from collections.abc import AsyncIterator
 
@@ -8,6 +9,7 @@ import httpx
 import orjson
 import pytest
 from serving import body, serving
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tts_server.engines.fake import FakeEngine
 from tts_server.middleware.http1 import MAX_HEAD_BYTES
@@ -125,3 +127,16 @@ def test_endless_headers_are_given_up(begin: bytes) -> None:
 
     got = asyncio.run(main())
     assert [status for status, _ in got] in ([431], [])
+
+
+def test_uvicorn_still_reads_as_this_server_does() -> None:
+    theirs = inspect.getsource(HttpToolsProtocol)
+    inside = "_unset_keepalive_if_required()", "self.parser.feed_data(data)", "except httptools.HttpParserUpgrade"
+    fields = ("parser", "cycle", "pipeline", "transport", "client", "headers", "url", "timeout_keep_alive_task")
+    changed = [part for part in inside if part not in inspect.getsource(HttpToolsProtocol.data_received)]
+    changed += [name for name in fields if f"self.{name}" not in theirs]
+    assert changed == [], (
+        f"This uvicorn no longer has {changed}. `Http1` stands in for its `HttpToolsProtocol.data_received` and uses "
+        "these parts of it. Read what uvicorn does there now, do the same in tts_server/middleware/http1.py (stop the "
+        "timer that closes an idle connection, feed the parser, handle its errors), then change this list."
+    )

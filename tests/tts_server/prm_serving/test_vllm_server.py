@@ -4,7 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,12 @@ SOLUTIONS = [["There are 2 and 3 apples.", "2 + 3 = 5.", "The answer is 5."], ["
 @contextmanager
 def vllm_serves(model: Path, *arguments: str) -> Iterator[str]:
     """The URL of a vLLM server of a model."""
-    with bound("127.0.0.1", 0) as free:
-        port = free.getsockname()[1]
+    # Bound all the while: nobody else is given the port, and vLLM may have it, as it reuses addresses.
+    with bound("127.0.0.1", 0) as held:
+        yield from _served(model, held.getsockname()[1], arguments)
+
+
+def _served(model: Path, port: int, arguments: Sequence[str]) -> Iterator[str]:
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
     options = ["--enforce-eager", "--dtype", "float32", "--block-size", "32", "--kv-cache-memory-bytes", str(2**28)]
     environment = {**os.environ, "TORCH_COMPILE_DISABLE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
