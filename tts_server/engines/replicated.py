@@ -1,9 +1,10 @@
 """Several OpenAI-compatible upstreams that serve the same model, as one engine.
 
-Each is looked after in the background. A call goes to the prompt's home (`replicas`); where that fails before a sample
-has begun, another replica gets the call, and where it fails later, the sample goes on there from its token ids
-(`replay`). Tokens count once each, whoever generated them; a prompt counts for every replica that computed it. An
-upstream that takes no token ids, or tells no text of them, gets no call in its middle: what it had begun fails.
+The fleet checks each replica in the background. A call goes to the replica that has the prompt's beginning in its cache
+(`routing`). When that replica fails before a sample has begun, another one gets the call. When it fails later, another
+one continues the sample from its token ids (`replay`); with upstreams that take no token ids, or that do not tell the
+text of token ids, the sample fails. Each generated token counts once; a prompt counts for every replica that computed
+it.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -116,7 +117,7 @@ class ReplicatedEngine:
     async def generate(self, prompt: Prompt, sampling: Sampling, n: int = 1) -> AsyncGenerator[Chunk, None]:
         """Streams n samples; see `strategies.core.contracts.Engine`, and `OpenAIEngine.generate`.
 
-        A sample that goes on at another replica tells its prompt's tokens once more: they were computed once more.
+        A sample that another replica continues reports its prompt's tokens a second time: they were computed again.
         """
         turns = self._fleet.turns()
         if self.continues:
@@ -131,14 +132,14 @@ class ReplicatedEngine:
                 else:
                     failures.append(chunk)
                     cause = cause or chunk.error
-        # Not before the others have ended: if all fail, the call has to fail as if it had never begun.
+        # Failures come last: when all samples fail, the call raises instead, as if it had never begun.
         if cause and len(failures) == n:
             raise cause
         for chunk in failures:
             yield chunk
 
     async def _grow(self, part: Part, turns: Turns) -> AsyncGenerator[Chunk, None]:
-        """Streams samples to their ends, wherever that is."""
+        """Streams the samples of a part to their ends, on as many replicas as that takes."""
         while part.fresh:
             try:
                 replica = self._homes.choose(part.prompt, await turns.candidates())
@@ -151,7 +152,8 @@ class ReplicatedEngine:
                     return
                 turns.lose(replica, part.cause)
             except APIError as error:
-                # A rest is not refused for what its call was not refused for: that is a failure of its own.
+                # A replica has accepted this call before, so the refusal of a sample's rest is no fault of the
+                # request: only that sample fails.
                 if not (part.is_rest or isinstance(error, LOST)):
                     raise
                 for chunk in part.failed(error):
@@ -162,7 +164,7 @@ class ReplicatedEngine:
                 yield chunk
 
     async def _go_on(self, part: Part, turns: Turns) -> AsyncGenerator[Chunk, None]:
-        """Streams the rest of samples that a replica has lost, each by itself."""
+        """Streams the rests of the samples that a lost replica had begun, each as a call of its own."""
         rests: list[Part] = []
         for branch in part.growing:
             match await self._rest(part, branch):
@@ -177,13 +179,13 @@ class ReplicatedEngine:
                     yield chunk
 
     async def _rest(self, part: Part, branch: Branch) -> Part | Chunk:
-        """What is to be asked for of a sample that was lost; its last chunk where nothing is."""
+        """The call that continues a lost sample, or the sample's last chunk where none can."""
         prompt, sampling = part.origin
         if not branch.grown:
             seed = None if sampling.seed is None else sample_seed(sampling.seed, branch.index)
             return Part(prompt, replace(sampling, seed=seed), [branch], origin=part.origin)
         failed = Chunk(branch.index, finish_reason="error", error=part.cause)
-        # Who tells no text of token ids does not say which opening a prompt ends with, either.
+        # `thinks` is true where the upstream tells the text of token ids, which the seam needs.
         if not (self.continues and self.thinks and can_continue(sampling)):
             return failed
         try:

@@ -1,4 +1,4 @@
-"""Samples of a call that one request asks one of several upstreams for."""
+"""One request to one of several upstreams: all samples of a call, or the rest of one."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -11,14 +11,14 @@ from tts_server.errors import APIError
 
 
 class Part:
-    """Samples of a call that one request asks for: all of them, or what is left of one.
+    """The samples that one request asks for.
 
     Args:
-        prompt: what they continue.
-        sampling: how.
+        prompt: what the samples continue.
+        sampling: how they are drawn.
         branches: the samples.
-        origin: the call's own prompt and sampling, where they are others.
-        seam: between what was said and what is asked for here.
+        origin: the prompt and the sampling of the whole call, where this is the rest of one of its samples.
+        seam: joins the rest to the text before it.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class Part:
 
     @property
     def fresh(self) -> bool:
-        """Whether it may be asked for as it is: not after any of it has come."""
+        """Whether a replica may be asked for it as it stands, because none has sent anything of it yet."""
         if self.seam:
             return not self._asked
         return not any(branch.grown or branch.ended for branch in self._branches)
 
     async def grow(self, replica: Replica) -> AsyncGenerator[Chunk, None]:
-        """Streams what a replica makes of it; what that loses is not told, and `cause` says why."""
+        """Streams the samples from a replica. Samples that the replica loses just stop, and `cause` says why."""
         self.cause, self._asked = None, True
         live = len(self._branches)
         replica.live += live
@@ -62,10 +62,10 @@ class Part:
                     if isinstance(chunk.error, LOST):
                         self.cause = chunk.error
                         continue
-                    told = self._told(chunk)
-                    live -= told.finish_reason is not None
-                    replica.live -= told.finish_reason is not None
-                    yield told
+                    joined = self._joined(chunk)
+                    live -= joined.finish_reason is not None
+                    replica.live -= joined.finish_reason is not None
+                    yield joined
                     if self.seam and self.seam.ended:
                         return
         except LOST as error:
@@ -74,10 +74,10 @@ class Part:
             replica.live -= live
 
     def failed(self, error: APIError) -> list[Chunk]:
-        """The ends of what still grows."""
+        """The last chunks of the samples that have not ended."""
         return [Chunk(branch.index, finish_reason="error", error=error) for branch in self.growing]
 
-    def _told(self, chunk: Chunk) -> Chunk:
+    def _joined(self, chunk: Chunk) -> Chunk:
         branch = self._branches[chunk.index]
         if branch.index != chunk.index:
             chunk = replace(chunk, index=branch.index)

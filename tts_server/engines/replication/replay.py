@@ -1,8 +1,8 @@
-"""A sample that outlives whoever generated it: what it has said, how another goes on with it, and the seam between.
+"""A sample whose replica was lost: what has come of it, how another replica continues it, and the seam between the two.
 
-It goes on from token ids, so nothing of it is lost and no text is encoded again. Three things do not go on by
-themselves. The lost upstream may have kept text back that belongs to tokens it told, because a stop string might have
-begun there; a stop string may begin before the seam and end behind it; and a seeded generator cannot be wound forward.
+The other replica continues from token ids, so nothing is lost and no text is encoded again. Three things need care. The
+lost replica may have held back text of tokens that it had sent, because a stop string might begin there. A stop string
+may begin before the seam and end behind it. And a seeded generator cannot be wound forward.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Any
 from strategies.core.contracts import Chunk, Prompt, Sampling, TokenIds
 
 _CONTEXT = 8
-"""Tokens of the prompt that are decoded along, because the tokens before it decide how one is spelled."""
+"""Tokens of the prompt that are decoded too: how a token is spelled depends on the tokens before it."""
 _CUT = "\N{REPLACEMENT CHARACTER}"
 
 Decode = Callable[[TokenIds], Coroutine[Any, Any, str]]
@@ -21,13 +21,13 @@ Decode = Callable[[TokenIds], Coroutine[Any, Any, str]]
 
 @dataclass(slots=True)
 class Branch:
-    """One sample of a call, wherever it grows."""
+    """One sample of a call, on whichever replica it grows."""
 
     index: int
     token_ids: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     tokens: int = 0
-    """Which the upstream counted, also where it does not tell them."""
+    """The upstream's count, also where it does not send the tokens' ids."""
     ended: bool = False
 
     @property
@@ -39,7 +39,7 @@ class Branch:
         return "".join(self.texts)
 
     def note(self, chunk: Chunk) -> None:
-        """Remembers what it has said."""
+        """Adds a chunk to what has come of the sample."""
         self.token_ids += chunk.token_ids
         self.tokens += chunk.completion_tokens
         if chunk.text:
@@ -48,36 +48,34 @@ class Branch:
 
 
 def can_continue(sampling: Sampling) -> bool:
-    """Whether what is asked for means the same for a sample that begins in its middle.
+    """Whether the sampling means the same for the rest of a sample as for the whole.
 
-    A constraint would begin anew there, and the penalties of presence and frequency would forget what was said.
+    A grammar would begin anew at the seam, and the penalties of presence and frequency would forget the text before it.
     """
     return not (sampling.structured or sampling.presence_penalty or sampling.frequency_penalty)
 
 
 def continued(sampling: Sampling, branch: Branch) -> Sampling:
-    """What is asked for of a sample's rest. The seed of the rest is derived from the seed, the sample's index and the
-    number of its tokens so far.
+    """The sampling of a sample's rest.
+
+    Its seed is derived from the sample's seed and index and from the number of its tokens so far.
     """
-    said = len(branch.token_ids)
+    begun = len(branch.token_ids)
     seed = sampling.seed
     if seed is not None:
-        told = f"{seed}:{branch.index}:{said}".encode()
-        seed = int.from_bytes(hashlib.blake2b(told, digest_size=7).digest())
+        source = f"{seed}:{branch.index}:{begun}".encode()
+        seed = int.from_bytes(hashlib.blake2b(source, digest_size=7).digest())
     return replace(
         sampling,
         seed=seed,
-        max_tokens=None if sampling.max_tokens is None else sampling.max_tokens - said,
-        min_tokens=None if sampling.min_tokens is None else max(0, sampling.min_tokens - said),
+        max_tokens=None if sampling.max_tokens is None else sampling.max_tokens - begun,
+        min_tokens=None if sampling.min_tokens is None else max(0, sampling.min_tokens - begun),
         prompt_logprobs=None,
     )
 
 
 async def spelled(prompt: Prompt, branch: Branch, decode: Decode) -> str | None:
-    """The whole text of a sample's tokens so far.
-
-    None where it cannot be told for sure: they end inside of a character, or hold what is not shown as text.
-    """
+    """The whole text of a sample's tokens so far; None where they end inside a character or hold control tokens."""
     before = prompt.token_ids[-_CONTEXT:]
     context = await decode(before)
     together = await decode((*before, *branch.token_ids))
@@ -87,27 +85,30 @@ async def spelled(prompt: Prompt, branch: Branch, decode: Decode) -> str | None:
 
 
 class Seam:
-    """Joins the text of a sample's rest to what was said before.
+    """Joins the text of a sample's rest to the text before it.
 
     Args:
         whole: the text of all tokens before the seam.
-        sent: how many characters of it were passed on.
-        sampling: the sample's.
+        sent: how many characters of it the client has.
+        sampling: that of the sample.
     """
 
     def __init__(self, whole: str, sent: int, sampling: Sampling) -> None:
         self._reach = max(map(len, sampling.stop), default=1) - 1
-        """How far before or behind the seam a stop string may go that lies across it."""
+        """How many characters a stop string across the seam can have on one side of it."""
         self._text = whole
         """All text up to here."""
         self._sent = sent
         self._seam = len(whole)
         self._sampling = sampling
         self.ended = False
-        """Whether a stop string was found across the seam: what comes behind it is not the sample's."""
+        """Whether a stop string lay across the seam: the sample ends there, whatever else comes."""
 
     def join(self, chunk: Chunk) -> Chunk:
-        """A chunk of the rest as one of the sample. Text is held back while a stop string may still lie across."""
+        """Turns a chunk of the rest into one of the sample.
+
+        Text is held back while a stop string may still lie across the seam.
+        """
         if self._seam < 0:
             return chunk
         self._text += chunk.text
@@ -123,7 +124,7 @@ class Seam:
         return replace(chunk, text=self._text[self._sent :])
 
     def _across(self) -> tuple[int, str] | None:
-        """The stop string across the seam that is complete first, and where it starts."""
+        """The stop string across the seam that ends first, and where it starts."""
         first = max(0, self._seam - self._reach)
         window = self._text[first : self._seam + self._reach]
         seam = self._seam - first
