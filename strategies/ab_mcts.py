@@ -14,7 +14,6 @@ from pydantic import Field
 
 from prm import ProcessRewardModel, split_steps
 from strategies import strategy
-from strategies.best_of_n import HowToAggregate
 from strategies.core.account import Account, BudgetSpent
 from strategies.core.concurrency import together
 from strategies.core.contracts import (
@@ -28,17 +27,9 @@ from strategies.core.contracts import (
     Task,
     numbers_of,
 )
-from strategies.sampling.draw import (
-    candidates_of,
-    elect,
-    refuse_choices,
-    scored,
-    told_scored,
-    with_temperature,
-)
+from strategies.core.options import HowToAggregate
+from strategies.sampling.draw import candidates_of, elect, scored, told_scored, with_temperature
 from strategies.sampling.drawing import Drawing, raise_if_all_failed
-from strategies.sampling.prompts import Examples, SystemPrompt, prompted
-from strategies.search.step_search import scorer
 from strategies.search.treequest_tree import Posterior, Tree, Trial, treequest
 
 REVISE = (
@@ -52,7 +43,7 @@ DOUBT = " This is the step that it doubts most:\n\n{step}"
 async def ab_mcts(
     task: Task,
     engine: Engine,
-    prm: ProcessRewardModel | None,
+    prm: ProcessRewardModel,
     account: Account,
     *,
     n: Annotated[int, Field(ge=1, le=1024, description="Solutions to generate, first ones and revisions.")] = 16,
@@ -68,15 +59,10 @@ async def ab_mcts(
         Field(description="How one of the solutions is chosen; null is the reward model's own default."),
     ] = None,
     aggregation: HowToAggregate = None,
-    system_prompt: SystemPrompt = None,
-    examples: Examples = None,
 ) -> AsyncGenerator[Event, None]:
     """Generates solutions one after another, each a fresh one or a revision, whichever promises the better score."""
-    refuse_choices(task, n)
-    prm = scorer(prm)
     if task.prompt.template.get("continue_final_message"):
         raise Refused("ab_mcts revises whole solutions and cannot continue a message", "continue_final_message")
-    task = prompted(task, system_prompt, examples)
     task = replace(task, sampling=with_temperature(task.sampling))
     tree = Tree(await treequest(), dist_type, task.sampling.seed)
     candidates: list[Candidate] = []

@@ -7,24 +7,18 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.best_of_n import HowToAggregate
 from strategies.core.account import Account
-from strategies.core.contracts import Engine, Event, Progress, Selector, Task
-from strategies.sampling.draw import refuse_choices
-from strategies.sampling.prompts import Examples, SystemPrompt, prompted
-from strategies.search.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer
+from strategies.core.contracts import Engine, Event, Progress, Task
+from strategies.core.options import Beams, BeamWidth, HowToAggregate, HowToSelect
+from strategies.search.step_search import MaxSteps, Separator, StepSearch, StepTokens
 from strategies.search.trajectory import ranked, spread, to_ends
-
-Beams = Annotated[int, Field(ge=1, le=4096, description="Beams: solutions searched at once.")]
-BeamWidth = Annotated[int, Field(ge=1, le=4096, description="Continuations of each kept beam.")]
-HowToSelect = Annotated[Selector, Field(description="How one of the finished beams is chosen.")]
 
 
 @strategy("beam_search", paper="2408.03314", needs_prm=True, continues=True)
 async def beam_search(
     task: Task,
     engine: Engine,
-    prm: ProcessRewardModel | None,
+    prm: ProcessRewardModel,
     account: Account,
     *,
     n: Beams = 16,
@@ -37,13 +31,9 @@ async def beam_search(
     separator: Separator = "\n\n",
     selector: HowToSelect = "weighted",
     aggregation: HowToAggregate = None,
-    system_prompt: SystemPrompt = None,
-    examples: Examples = None,
 ) -> AsyncIterator[Event]:
     """Samples n first steps, then keeps the best n / beam_width and samples beam_width continuations of each."""
-    refuse_choices(task, n)
-    prm, n = scorer(prm), account.afford(n)
-    task = prompted(task, system_prompt, examples)
+    n = account.afford(n)
     search = StepSearch(task, engine, prm, aggregation or prm.aggregation, separator, step_tokens, account)
     beams, taken = [await search.root()], 0
     for step in range(1, max_steps + 1):

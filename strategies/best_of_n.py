@@ -6,17 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from prm import Aggregation, ProcessRewardModel
+from prm import ProcessRewardModel
 from strategies import strategy
 from strategies.core.account import Account, BudgetSpent
 from strategies.core.contracts import Engine, Event, Incumbent, Progress, Sample, Selector, Task
-from strategies.sampling.draw import candidates_of, draw, elect, refuse_choices, refuse_unscored, scored, told_scored
-from strategies.sampling.prompts import Examples, SystemPrompt, prompted
-
-SampleCount = Annotated[int, Field(ge=1, le=4096, description="Samples to draw.")]
-HowToAggregate = Annotated[
-    Aggregation | None, Field(description="Step scores to one score; null is the reward model's own default.")
-]
+from strategies.core.options import HowToAggregate, SampleCount, refuse_unscored
+from strategies.sampling.draw import candidates_of, draw, elect, scored, told_scored
 
 
 @strategy("best_of_n", paper="2110.14168, 2305.20050", scored=True, formed=True)
@@ -35,14 +30,10 @@ async def best_of_n(
         ),
     ] = None,
     aggregation: HowToAggregate = None,
-    system_prompt: SystemPrompt = None,
-    examples: Examples = None,
 ) -> AsyncGenerator[Event, None]:
     """Draws n samples and returns the one that the reward model, or a vote weighted by it, prefers."""
-    refuse_choices(task, n)
     selector = selector or (prm.selector if prm else "best")
     refuse_unscored(prm, selector)
-    task = prompted(task, system_prompt, examples)
     samples: list[Sample] = []
     async with aclosing(draw(task, engine, n, samples)) as progress:
         async for line in progress:

@@ -12,12 +12,11 @@ from prm import ProcessRewardModel
 from strategies import strategy
 from strategies.core.account import Account
 from strategies.core.contracts import Engine, Event, Task
-from strategies.sampling.draw import refuse_choices, refuse_logprobs
-from strategies.sampling.prompts import Examples, SystemPrompt, prompted
-from strategies.search.steered_chains import Chain, ChainCount, Text, ThinkClose, ThinkOpen, steered
+from strategies.core.options import ChainCount
+from strategies.search.steered_chains import Chain, Text, ThinkClose, ThinkOpen, steered
 
 
-@strategy("budget_forcing", paper="2501.19393", continues=True)
+@strategy("budget_forcing", paper="2501.19393", continues=True, edits=True)
 async def budget_forcing(
     task: Task,
     engine: Engine,
@@ -37,17 +36,12 @@ async def budget_forcing(
     ] = "\n\nFinal Answer:",
     think_open: ThinkOpen = "<think>",
     think_close: ThinkClose = "</think>",
-    system_prompt: SystemPrompt = None,
-    examples: Examples = None,
 ) -> AsyncGenerator[Event, None]:
     """Puts a thought's end off with "Wait", or closes it at a limit, then lets the model answer.
 
     A model without think tags thinks in its whole answer: its end is put off, and at the limit only the answer prompt
     follows.
     """
-    refuse_choices(task, n)
-    refuse_logprobs(task)
-    task = prompted(task, system_prompt, examples)
     forcing = Forcing(
         min_waits,
         max_thinking_tokens,

@@ -16,9 +16,9 @@ from prm import ProcessRewardModel
 from strategies import strategy
 from strategies.core.account import Account
 from strategies.core.contracts import Engine, Event, Progress, Sample, Task
-from strategies.sampling.draw import candidates_of, draw, elect, refuse_choices, refuse_logprobs
-from strategies.sampling.prompts import Examples, SystemPrompt, prompted
-from strategies.search.steered_chains import ChainCount
+from strategies.core.options import ChainCount
+from strategies.core.prompts import prompted
+from strategies.sampling.draw import candidates_of, draw, elect
 
 ACTIONS = re.compile(r"<\|(?:continue|reflect|explore)\|>[ \t]?")
 INSTRUCTION = (
@@ -29,7 +29,7 @@ INSTRUCTION = (
 )
 
 
-@strategy("chain_of_action_thought", paper="2502.02508", whole=True)
+@strategy("chain_of_action_thought", paper="2502.02508", whole=True, edits=True)
 async def chain_of_action_thought(
     task: Task,
     engine: Engine,
@@ -44,13 +44,8 @@ async def chain_of_action_thought(
             "of them; auto: tokens for a model with Satori in its name, else prompt."
         ),
     ] = "auto",
-    system_prompt: SystemPrompt = None,
-    examples: Examples = None,
 ) -> AsyncGenerator[Event, None]:
     """Lets the model go on, reflect or start over step by step, and returns the solution without those markers."""
-    refuse_choices(task, n)
-    refuse_logprobs(task)
-    task = prompted(task, system_prompt, examples)
     trained = mode == "tokens" or (mode == "auto" and "satori" in engine.model.lower())
     if trained:
         yield Progress("the model chooses its actions by its own tokens")

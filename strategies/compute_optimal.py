@@ -23,11 +23,10 @@ from strategies.allocation.pilot import Evidence
 from strategies.allocation.policy_table import STOP
 from strategies.allocation.replay import ReplayPRM
 from strategies.allocation.table import Table
-from strategies.best_of_n import HowToAggregate
 from strategies.core.account import Account
 from strategies.core.contracts import Engine, Event, Incumbent, Progress, Refused, Task
+from strategies.core.options import HowToAggregate
 from strategies.sampling.draw import with_temperature
-from strategies.sampling.prompts import Examples, SystemPrompt, prompted
 from strategies.sampling.stopping import is_settled, is_unanimous
 
 
@@ -66,13 +65,10 @@ async def compute_optimal(
         float, Field(ge=0, le=1, description="The share of questions that get another arm that fits, at random.")
     ] = 0.0,
     aggregation: HowToAggregate = None,
-    system_prompt: SystemPrompt = None,
-    examples: Examples = None,
 ) -> AsyncGenerator[Event, None]:
     """Draws a few samples, and spends on the question what its difficulty deserves and the budget allows."""
     if accept_score is not None and prm is None:
         raise Refused("accept_score needs a reward model and none is loaded", "tts.accept_score")
-    task = prompted(task, system_prompt, examples)
     table = Table.of(task, engine, prm, account)
     scores = ReplayPRM(prm) if prm and table.can_score and account.budget.max_prm_tokens != 0 else None
     size = table.pilot_size(task, account)

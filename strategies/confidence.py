@@ -15,10 +15,10 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.best_of_n import SampleCount
 from strategies.core.account import Account
 from strategies.core.contracts import Engine, Event, Progress, Refused, Sample, Task
-from strategies.sampling.draw import candidates_of, draw, refuse_choices, told
+from strategies.core.options import SampleCount
+from strategies.sampling.draw import candidates_of, draw, told
 from strategies.sampling.drawing import succeeded
 from strategies.sampling.logprob_confidence import (
     MEASURES,
@@ -30,7 +30,6 @@ from strategies.sampling.logprob_confidence import (
     elect_by,
     token_confidence,
 )
-from strategies.sampling.prompts import Examples, SystemPrompt, prompted
 from strategies.sampling.streams import attempt, in_order, key_of
 
 
@@ -76,11 +75,8 @@ async def confidence(
         float, Field(gt=0, le=1, description="Online: the leading answer's share of confidence that ends the search.")
     ] = 0.95,
     parallel: Annotated[int, Field(ge=1, le=4096, description="Online: traces drawn at once after the warm-up.")] = 8,
-    system_prompt: SystemPrompt = None,
-    examples: Examples = None,
 ) -> AsyncGenerator[Event, None]:
     """Draws traces and lets those vote of which the model itself was the surest, by its logprobs."""
-    refuse_choices(task, n)
     # The lowest group of an answer of a few hundred tokens says nothing of whether it is right, its tail does.
     measure = measure or ("tail" if mode == "offline" else "lowest")
     if mode == "online" and measure != "lowest":
@@ -89,7 +85,7 @@ async def confidence(
         )
     # Only the warm-up's traces are sure to come to an end.
     first = n if mode == "offline" else min(n, max(warmup, task.choices))
-    thinking = _Thinking(prompted(task, system_prompt, examples), engine, account, measure, top_logprobs)
+    thinking = _Thinking(task, engine, account, measure, top_logprobs)
     async with aclosing(thinking.draw(first, window, window_share, keep)) as progress:
         async for line in progress:
             yield line

@@ -5,14 +5,11 @@ from contextlib import aclosing
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.beam_search import Beams, BeamWidth, HowToSelect
-from strategies.best_of_n import HowToAggregate
 from strategies.core.account import Account
 from strategies.core.concurrency import together
 from strategies.core.contracts import Engine, Event, Task
-from strategies.sampling.draw import refuse_choices
-from strategies.sampling.prompts import Examples, SystemPrompt, prompted
-from strategies.search.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer
+from strategies.core.options import Beams, BeamWidth, HowToAggregate, HowToSelect
+from strategies.search.step_search import MaxSteps, Separator, StepSearch, StepTokens
 from strategies.search.trajectory import Trajectory, spread, to_ends
 
 
@@ -20,7 +17,7 @@ from strategies.search.trajectory import Trajectory, spread, to_ends
 async def dvts(
     task: Task,
     engine: Engine,
-    prm: ProcessRewardModel | None,
+    prm: ProcessRewardModel,
     account: Account,
     *,
     n: Beams = 16,
@@ -30,13 +27,9 @@ async def dvts(
     separator: Separator = "\n\n",
     selector: HowToSelect = "weighted",
     aggregation: HowToAggregate = None,
-    system_prompt: SystemPrompt = None,
-    examples: Examples = None,
 ) -> AsyncIterator[Event]:
     """Searches n / beam_width independent subtrees greedily; the last candidates of all of them vote."""
-    refuse_choices(task, n)
-    prm, n = scorer(prm), account.afford(n)
-    task = prompted(task, system_prompt, examples)
+    n = account.afford(n)
     search = StepSearch(task, engine, prm, aggregation or prm.aggregation, separator, step_tokens, account)
     root = await search.root()
     pool: list[Trajectory] = []

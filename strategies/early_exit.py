@@ -14,16 +14,15 @@ from strategies import strategy
 from strategies.answers import canonical, extract
 from strategies.core.account import Account
 from strategies.core.contracts import Engine, Event, Task, numbers_of
+from strategies.core.options import ChainCount
 from strategies.sampling.dialogue import aside, ask, seeded
-from strategies.sampling.draw import refuse_choices, refuse_logprobs
-from strategies.sampling.prompts import Examples, SystemPrompt, prompted
-from strategies.search.steered_chains import Chain, ChainCount, Text, ThinkClose, ThinkOpen, steered
+from strategies.search.steered_chains import Chain, Text, ThinkClose, ThinkOpen, steered
 
 PROBE = "... So by now I know the answer to the whole problem.\n\n**Final Answer**\n\n\\[ \\boxed{"
 HESITATION = re.compile(r"\b(?:wait|hold|but|okay|no|hmm)\b", re.IGNORECASE)
 
 
-@strategy("early_exit", paper="2412.20993", continues=True)
+@strategy("early_exit", paper="2412.20993", continues=True, edits=True)
 async def early_exit(
     task: Task,
     engine: Engine,
@@ -39,17 +38,12 @@ async def early_exit(
     probe_tokens: Annotated[int, Field(ge=1, description="Tokens of a probe's answer.")] = 20,
     think_open: ThinkOpen = "<think>",
     think_close: ThinkClose = "</think>",
-    system_prompt: SystemPrompt = None,
-    examples: Examples = None,
 ) -> AsyncGenerator[Event, None]:
     """Probes a thought for its answer as it grows, and ends it with that answer once several probes agree.
 
     The thought is generated from probe to probe, so nothing is generated past an agreement. A probe continues a copy
     of it; its tokens are counted and not returned.
     """
-    refuse_choices(task, n)
-    refuse_logprobs(task)
-    task = prompted(task, system_prompt, examples)
     exit_ = Exit(
         account,
         every,

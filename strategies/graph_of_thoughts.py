@@ -10,11 +10,10 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.best_of_n import HowToAggregate
 from strategies.core.account import Account
 from strategies.core.concurrency import together
 from strategies.core.contracts import Engine, Event, Final, Progress, Refused, Sample, Task, numbers_of
-from strategies.sampling.prompts import Examples, SystemPrompt, prompted
+from strategies.core.options import HowToAggregate
 from strategies.search.thought_calls import (
     UNVALUED,
     EvaluationTokens,
@@ -85,15 +84,13 @@ async def graph_of_thoughts(
     ] = None,
     evaluation_tokens: EvaluationTokens = 1000,
     aggregation: HowToAggregate = None,
-    system_prompt: SystemPrompt = None,
-    examples: Examples = None,
 ) -> AsyncGenerator[Event, None]:
     """Runs a graph of operations on whole solutions: generate, score, keep the best, aggregate and refine."""
     refuse_unthinkable(task, None, loaded=prm is not None)
     graph = graph or DEFAULT
     if task.choices > written_by(graph):
         raise Refused(f"n is at most the thoughts that the graph writes ({written_by(graph)}), got {task.choices}", "n")
-    policy = Policy(prompted(task, system_prompt, examples), engine)
+    policy = Policy(task, engine)
     search = Search(graph, policy, Evaluator(policy, prm, aggregation, evaluation_tokens))
     async with aclosing(search.run()) as progress:
         async for line in progress:

@@ -27,18 +27,16 @@ from strategies.core.contracts import (
     Vote,
     text_of,
 )
+from strategies.core.options import Examples, SystemPrompt, refuse_choices, refuse_logprobs, refuse_unscored
+from strategies.core.prompts import prompted
 from strategies.core.registry import strategy
 from strategies.sampling.draw import (
     answer_of,
     candidates_of,
     draw,
     elect,
-    refuse_choices,
-    refuse_logprobs,
-    refuse_unscored,
     scored,
 )
-from strategies.sampling.prompts import Examples, SystemPrompt, prompted
 
 __all__ = [
     "Account",

@@ -21,13 +21,11 @@ from pydantic import Field
 from prm import ProcessRewardModel
 from strategies import strategy
 from strategies.answers import canonical, extract
-from strategies.best_of_n import HowToAggregate
 from strategies.core.account import Account, BudgetSpent
 from strategies.core.contracts import Engine, Event, Progress, Refused, Selector, Task
-from strategies.sampling.draw import refuse_choices, refuse_unscored
-from strategies.sampling.prompts import Examples, SystemPrompt, prompted
+from strategies.core.options import HowToAggregate, refuse_unscored, scorer
 from strategies.search.mcts_node import Node, Noise, Rule, puct, step_priors, uct
-from strategies.search.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer
+from strategies.search.step_search import MaxSteps, Separator, StepSearch, StepTokens
 from strategies.search.trajectory import Trajectory, to_ends
 
 Selection = Literal["puct", "uct"]
@@ -75,18 +73,14 @@ async def mcts(
         Field(description="How one of the finished solutions is chosen. Null: weighted, or majority without scores."),
     ] = None,
     aggregation: HowToAggregate = None,
-    system_prompt: SystemPrompt = None,
-    examples: Examples = None,
 ) -> AsyncIterator[Event]:
     """Rolls solutions out through a tree of steps, more often where earlier ones were good; all that ended vote."""
-    refuse_choices(task, n)
     selector = selector or ("weighted" if prm else "majority")
     refuse_unscored(prm, selector)
     if root_noise and selection != "puct":
         raise Refused("root_noise is for selection 'puct', the other rule has no priors", "tts.root_noise")
     by_agreement = (value or ("prm" if prm else "rollout")) == "rollout"
     judge = None if by_agreement else scorer(prm)
-    task = prompted(task, system_prompt, examples)
     if selection == "puct" and task.sampling.logprobs is None:
         task = replace(task, sampling=replace(task.sampling, logprobs=0))
     how = aggregation or (prm.aggregation if prm else "last")

@@ -15,10 +15,10 @@ from strategies import strategy
 from strategies.core.account import Account
 from strategies.core.concurrency import together
 from strategies.core.contracts import Engine, Event, Final, Incumbent, Progress, Sample, Task, numbers_of
-from strategies.sampling.dialogue import conversation, seeded
+from strategies.core.prompts import prompted
+from strategies.sampling.dialogue import seeded
 from strategies.sampling.draw import candidates_of, elect, with_temperature
 from strategies.sampling.drawing import Drawing, raise_if_all_failed, succeeded
-from strategies.sampling.prompts import Examples, SystemPrompt, prompted
 
 AGGREGATE = (
     "Several assistants have answered the user's last message; their answers are below. Any of them may be wrong, "
@@ -28,7 +28,7 @@ AGGREGATE = (
 )
 
 
-@strategy("mixture_of_agents", paper="2406.04692", whole=True)
+@strategy("mixture_of_agents", paper="2406.04692", whole=True, chat=True)
 async def mixture_of_agents(
     task: Task,
     engine: Engine,
@@ -46,12 +46,8 @@ async def mixture_of_agents(
             "sampling only.",
         ),
     ] = None,
-    system_prompt: SystemPrompt = None,
-    examples: Examples = None,
 ) -> AsyncGenerator[Event, None]:
     """Draws proposals in layers that build on one another, and has the model write one answer from the last."""
-    conversation(task)
-    task = prompted(task, system_prompt, examples)
     # Proposals of one prompt are one engine call.
     roles: list[str | None] = list(proposer_prompts[:proposers]) if proposer_prompts else [None]
     shares = [len(range(i, proposers, len(roles))) for i in range(len(roles))]

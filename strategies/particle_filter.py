@@ -10,13 +10,10 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.beam_search import HowToSelect
-from strategies.best_of_n import HowToAggregate
 from strategies.core.account import Account
 from strategies.core.contracts import Engine, Event, Progress, Task
-from strategies.sampling.draw import refuse_choices
-from strategies.sampling.prompts import Examples, SystemPrompt, prompted
-from strategies.search.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer
+from strategies.core.options import HowToAggregate, HowToSelect
+from strategies.search.step_search import MaxSteps, Separator, StepSearch, StepTokens
 from strategies.search.trajectory import Trajectory
 
 Resampling = Literal["multinomial", "systematic"]
@@ -28,7 +25,7 @@ EDGE = 1e-7
 async def particle_filter(
     task: Task,
     engine: Engine,
-    prm: ProcessRewardModel | None,
+    prm: ProcessRewardModel,
     account: Account,
     *,
     n: Annotated[int, Field(ge=1, le=4096, description="Particles of one iteration.")] = 16,
@@ -44,13 +41,8 @@ async def particle_filter(
     separator: Separator = "\n\n",
     selector: HowToSelect = "weighted",
     aggregation: HowToAggregate = None,
-    system_prompt: SystemPrompt = None,
-    examples: Examples = None,
 ) -> AsyncIterator[Event]:
     """Extends all particles by a step, then draws them anew in proportion to the odds of their last steps' scores."""
-    refuse_choices(task, n)
-    prm = scorer(prm)
-    task = prompted(task, system_prompt, examples)
     search = StepSearch(task, engine, prm, aggregation or prm.aggregation, separator, step_tokens, account)
     rng = random.Random(task.sampling.seed)
     root = await search.root()

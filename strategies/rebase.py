@@ -9,13 +9,10 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.beam_search import HowToSelect
-from strategies.best_of_n import HowToAggregate
 from strategies.core.account import Account
 from strategies.core.contracts import Engine, Event, Progress, Task
-from strategies.sampling.draw import refuse_choices
-from strategies.sampling.prompts import Examples, SystemPrompt, prompted
-from strategies.search.step_search import MaxSteps, Separator, StepSearch, StepTokens, scorer
+from strategies.core.options import HowToAggregate, HowToSelect
+from strategies.search.step_search import MaxSteps, Separator, StepSearch, StepTokens
 from strategies.search.trajectory import to_ends
 
 TEMPERATURE = 1.0
@@ -26,7 +23,7 @@ TEMPERATURE = 1.0
 async def rebase(
     task: Task,
     engine: Engine,
-    prm: ProcessRewardModel | None,
+    prm: ProcessRewardModel,
     account: Account,
     *,
     n: Annotated[int, Field(ge=1, le=4096, description="Width of the tree; each finished solution narrows it.")] = 16,
@@ -38,13 +35,9 @@ async def rebase(
     separator: Separator = "\n\n",
     selector: HowToSelect = "weighted",
     aggregation: HowToAggregate = None,
-    system_prompt: SystemPrompt = None,
-    examples: Examples = None,
 ) -> AsyncIterator[Event]:
     """Shares the tree's width among its nodes by the softmax of their last steps' scores, depth by depth."""
-    refuse_choices(task, n)
-    prm, n = scorer(prm), account.afford(n)
-    task = prompted(task, system_prompt, examples)
+    n = account.afford(n)
     if task.sampling.temperature is None:
         task = replace(task, sampling=replace(task.sampling, temperature=TEMPERATURE))
     search = StepSearch(task, engine, prm, aggregation or prm.aggregation, separator, step_tokens, account)

@@ -15,12 +15,11 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.best_of_n import HowToAggregate, SampleCount
 from strategies.core.account import Account, BudgetSpent
 from strategies.core.contracts import Candidate, Engine, Event, Final, Incumbent, Progress, Sample, Task
-from strategies.sampling.draw import candidates_of, draw, elect, refuse_choices, refuse_unscored, scored
+from strategies.core.options import HowToAggregate, SampleCount, refuse_unscored
+from strategies.sampling.draw import candidates_of, draw, elect, scored
 from strategies.sampling.logprob_confidence import elect_by, mean_probability, only_asked
-from strategies.sampling.prompts import Examples, SystemPrompt, prompted
 from strategies.sampling.stopping import is_settled, is_unanimous
 from strategies.sampling.streams import draw_until
 
@@ -54,14 +53,10 @@ async def self_consistency(
         Field(ge=1, le=4096, description="With a stop: samples drawn at once. Null: the fewest that can stop it."),
     ] = None,
     aggregation: HowToAggregate = None,
-    system_prompt: SystemPrompt = None,
-    examples: Examples = None,
 ) -> AsyncGenerator[Event, None]:
     """Draws samples and returns the answer that most of them, or most of their weight, agree on."""
-    refuse_choices(task, n)
     if selector == "weighted":
         refuse_unscored(prm, selector)
-    task = prompted(task, system_prompt, examples)
     asked = task.sampling.logprobs
     if selector == "logprob" and asked is None:
         task = replace(task, sampling=replace(task.sampling, logprobs=0))

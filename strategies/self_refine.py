@@ -8,17 +8,14 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.best_of_n import HowToAggregate
 from strategies.core.account import Account
 from strategies.core.contracts import Engine, Event, Incumbent, Progress, Refused, Sample, Task
-from strategies.sampling.dialogue import conversation
-from strategies.sampling.draw import draw, refuse_choices
-from strategies.sampling.prompts import Examples, SystemPrompt, prompted
+from strategies.core.options import ChainCount, HowToAggregate
+from strategies.sampling.draw import draw
 from strategies.search.revision_chains import Accept, Revisions
-from strategies.search.steered_chains import ChainCount
 
 
-@strategy("self_refine", paper="2303.17651, 2408.03314", scored=True, whole=True)
+@strategy("self_refine", paper="2303.17651, 2408.03314", scored=True, whole=True, chat=True)
 async def self_refine(
     task: Task,
     engine: Engine,
@@ -37,15 +34,10 @@ async def self_refine(
     ] = None,
     feedback_tokens: Annotated[int, Field(ge=1, description="Tokens of one review.")] = 1024,
     aggregation: HowToAggregate = None,
-    system_prompt: SystemPrompt = None,
-    examples: Examples = None,
 ) -> AsyncGenerator[Event, None]:
     """Has the model review its solution and revise it, in one or more chains; a reward model keeps what got better."""
-    refuse_choices(task, n)
     if accept == "score" and prm is None:
         raise Refused("revisions are accepted by score and no reward model is loaded; use 'last'", "tts.accept")
-    conversation(task)
-    task = prompted(task, system_prompt, examples)
     judge = prm if accept in ("score", None) else None
     search = Revisions(task, engine, judge, aggregation, feedback_tokens, account)
     samples: list[Sample] = []

@@ -9,21 +9,13 @@ from strategies.core.account import Account
 from strategies.core.contracts import Delta, Engine, Event, Final, Task
 from strategies.sampling.draw import candidates_of
 from strategies.sampling.drawing import Drawing, raise_if_all_failed, succeeded
-from strategies.sampling.prompts import Examples, SystemPrompt, prompted
 
 
 @strategy("single", paper="2201.11903, 2205.11916", formed=True)
 async def single(
-    task: Task,
-    engine: Engine,
-    prm: ProcessRewardModel | None,
-    account: Account,
-    *,
-    system_prompt: SystemPrompt = None,
-    examples: Examples = None,
+    task: Task, engine: Engine, prm: ProcessRewardModel | None, account: Account
 ) -> AsyncGenerator[Event, None]:
     """Answers with one sample, streamed from its first token; n choices are n samples."""
-    task = prompted(task, system_prompt, examples)
     drawing = Drawing.of(task, engine, task.choices)
     async with aclosing(drawing.chunks()) as chunks:
         async for chunk, _ in chunks:

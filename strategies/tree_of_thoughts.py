@@ -12,12 +12,10 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.best_of_n import HowToAggregate
 from strategies.core.account import Account
 from strategies.core.contracts import Engine, Event, Progress, Refused, Task
+from strategies.core.options import HowToAggregate
 from strategies.core.widening import Finishing
-from strategies.sampling.draw import refuse_logprobs
-from strategies.sampling.prompts import Examples, SystemPrompt, prompted
 from strategies.search.thought_calls import EvaluationCount, EvaluationTokens, Evaluator, Policy, refuse_unthinkable
 from strategies.search.thought_tree import State, Tree, families
 from strategies.search.trajectory import ranked
@@ -25,7 +23,7 @@ from strategies.search.trajectory import ranked
 LATE = "the deadline is near, so solutions are finished instead of widened"
 
 
-@strategy("tree_of_thoughts", paper="2305.10601", scored=True)
+@strategy("tree_of_thoughts", paper="2305.10601", scored=True, edits=True)
 async def tree_of_thoughts(
     task: Task,
     engine: Engine,
@@ -59,16 +57,13 @@ async def tree_of_thoughts(
     max_visits: Annotated[int, Field(ge=1, le=10_000, description="With dfs: states visited at most.")] = 100,
     evaluation_tokens: EvaluationTokens = 1000,
     aggregation: HowToAggregate = None,
-    system_prompt: SystemPrompt = None,
-    examples: Examples = None,
 ) -> AsyncGenerator[Event, None]:
     """Searches a tree whose nodes are partial solutions, which the policy itself or a reward model evaluates."""
     refuse_unthinkable(task, evaluator, loaded=prm is not None)
-    refuse_logprobs(task)
     most = breadth if search == "bfs" else max_visits
     if task.choices > most:
         raise Refused(f"n is at most the states that the search keeps ({most}), got {task.choices}", "n")
-    policy = Policy(prompted(task, system_prompt, examples), engine)
+    policy = Policy(task, engine)
     judge = Evaluator(policy, prm if evaluator in (None, "prm") else None, aggregation, evaluation_tokens)
     tree = Tree(policy, judge, generator, n_generate, n_evaluate, evaluator == "vote", Finishing(account))
     if search == "bfs":

@@ -15,7 +15,6 @@ from pydantic import Field
 
 from prm import ProcessRewardModel
 from strategies import strategy
-from strategies.best_of_n import SampleCount
 from strategies.core.account import Account, BudgetSpent
 from strategies.core.contracts import (
     Candidate,
@@ -30,8 +29,9 @@ from strategies.core.contracts import (
     Task,
     numbers_of,
 )
-from strategies.sampling.draw import candidates_of, draw, elect, refuse_choices
-from strategies.sampling.prompts import Examples, SystemPrompt, prompted
+from strategies.core.options import Examples, SampleCount, SystemPrompt
+from strategies.core.prompts import prompted
+from strategies.sampling.draw import candidates_of, draw, elect
 from strategies.sampling.streams import sub_seed
 
 _ASK = (
@@ -63,7 +63,6 @@ async def universal_self_consistency(
     examples: Examples = None,
 ) -> AsyncGenerator[Event, None]:
     """Draws n samples and returns the one that the model, asked, calls the most consistent with the others."""
-    refuse_choices(task, n)
     samples: list[Sample] = []
     async with aclosing(draw(prompted(task, system_prompt, examples), engine, n, samples)) as progress:
         async for line in progress:

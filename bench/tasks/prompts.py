@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-from strategies.sampling.prompts import BOXED
+from strategies.core.prompts import BOXED
 
 __all__ = ["PROMPTS", "PromptTemplate", "prompt"]
 

@@ -18,7 +18,6 @@ from strategies.kit import (
     candidates_of,
     draw,
     elect,
-    refuse_choices,
     strategy,
 )
 
@@ -35,7 +34,6 @@ async def first_to_agree(
     round_size: Annotated[int, Field(ge=1, le=256, description="Samples of one round.")] = 4,
 ) -> AsyncGenerator[Event, None]:
     """Draws rounds of samples until one answer has enough votes, and returns that answer."""
-    refuse_choices(task, n)
     samples: list[Sample] = []
     while True:
         before = len(samples)

@@ -17,8 +17,8 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError, with_config
 from strategies.allocation.difficulty import CHECKED, FEATURES, Difficulty, Share
 from strategies.core.account import Account
 from strategies.core.plain_words import reason
+from strategies.core.prompts import BOXED
 from strategies.core.registry import registry
-from strategies.sampling.prompts import BOXED
 
 STOP = "stop"
 """The arm that draws nothing more: the answer is the pilot's vote."""

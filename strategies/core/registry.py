@@ -5,7 +5,7 @@ import logging
 import pkgutil
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Protocol, TypeVar
@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 from prm import ProcessRewardModel
 from strategies.core.account import Account
-from strategies.core.contracts import Engine, Event, Task
+from strategies.core.contracts import Engine, Event, Refused, Task
+from strategies.core.options import PROMPTING, refuse_choices, refuse_logprobs, scorer
+from strategies.core.prompts import conversation, prompted
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,10 @@ class Entry:
     (penalties, `min_tokens`) holds."""
     formed: bool
     """Whether it answers in a form that the request fixes: JSON, or calls of tools."""
+    chat: bool
+    """Whether it goes on with a conversation, and so refuses a prompt that is none."""
+    edits: bool
+    """Whether it changes what the model says, so that its answers have no logprobs of their own."""
     options: type[BaseModel]
 
     @property
@@ -69,8 +75,14 @@ def strategy(
     continues: bool = False,
     whole: bool = False,
     formed: bool = False,
+    chat: bool = False,
+    edits: bool = False,
 ) -> Callable[[F], F]:
-    """Registers an async generator of events as the strategy `name`.
+    """Registers an async generator of events as the strategy `name`; see `Entry` for the properties.
+
+    Its keywords are its options. Each strategy has the options `system_prompt` and `examples` as well, which are
+    applied to the task that it gets, unless they are among its keywords. What its properties and its option `n` do not
+    allow is refused before it begins.
 
     Raises:
         ValueError: the name is taken.
@@ -79,18 +91,52 @@ def strategy(
     def register(run: F) -> F:
         if name in _entries:
             raise ValueError(f"a strategy named {name!r} is registered already")
-        fields: dict[str, Any] = {
+        own: dict[str, Any] = {
             p.name: (p.annotation, ... if p.default is p.empty else p.default)
             for p in inspect.signature(run, eval_str=True).parameters.values()
             if p.kind is p.KEYWORD_ONLY
         }
-        options = create_model(f"{name}_options", __config__=ConfigDict(extra="forbid", strict=True), **fields)
-        _entries[name] = Entry(
-            name, run, paper, scored or needs_prm, needs_prm, continues, whole or formed, formed, options
+        shared = {option: field for option, field in PROMPTING.items() if option not in own}
+        config = ConfigDict(extra="forbid", strict=True)
+        options = create_model(f"{name}_options", __config__=config, **own, **shared)
+
+        @wraps(run)
+        def begin(
+            task: Task, engine: Engine, prm: ProcessRewardModel | None, account: Account, **given: Any
+        ) -> AsyncGenerator[Event, None]:
+            prompting = {option: given.pop(option, None) for option in shared}
+            n = given.get("n", own["n"][1] if "n" in own else None)
+            try:
+                _check(entry, task, prm, n)
+            except Refused as refusal:
+                return _refused(refusal)
+            events: AsyncGenerator[Event, None] = run(prompted(task, **prompting), engine, prm, account, **given)
+            return events
+
+        entry = _entries[name] = Entry(
+            name, begin, paper, scored or needs_prm, needs_prm, continues, whole or formed, formed, chat, edits, options
         )
         return run
 
     return register
+
+
+def _check(entry: Entry, task: Task, prm: ProcessRewardModel | None, n: object) -> None:
+    """Raises Refused where a strategy cannot do what a task asks for."""
+    if isinstance(n, int):
+        refuse_choices(task, n)
+    if entry.needs_prm:
+        scorer(prm)
+    if entry.edits:
+        refuse_logprobs(task)
+    if entry.chat:
+        conversation(task)
+
+
+async def _refused(refusal: Refused) -> AsyncGenerator[Event, None]:
+    """A search that is refused as soon as its first event is asked for."""
+    raise refusal
+    yield
 
 
 @cache

@@ -3,22 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from strategies.core.contracts import Chunk, Engine, Message, Prompt, Refused, Sample, Sampling, Task, text_of
+from strategies.core.contracts import Chunk, Engine, Message, Prompt, Sample, Sampling, Task, text_of
+from strategies.core.prompts import conversation
 from strategies.sampling.drawing import Drawing
 from strategies.sampling.streams import sub_seed
 
 _CONTROLS = {"continue_final_message", "add_generation_prompt"}
-
-
-def conversation(task: Task) -> tuple[Message, ...]:
-    """The client's turns, which other turns can follow.
-
-    Raises:
-        Refused: the prompt is no conversation.
-    """
-    if not task.prompt.messages:
-        raise Refused("this strategy goes on with a conversation and the request has none", "messages")
-    return task.prompt.messages
 
 
 def followed_by(task: Task, turns: Sequence[Message], parents: tuple[int, ...] = ()) -> Prompt:

@@ -12,7 +12,6 @@ from strategies.core.contracts import (
     Engine,
     Final,
     Progress,
-    Refused,
     Sample,
     Sampling,
     Selector,
@@ -128,25 +127,3 @@ async def elect(candidates: Sequence[Candidate], selector: Selector | None, with
     outcome = vote(candidates, keys, selector or "majority")
     weighed = tuple(replace(c, weight=w) for c, w in zip(candidates, outcome.weights, strict=True))
     return Final(weighed, outcome.ranking, selector, outcome.confidence, outcome.votes)
-
-
-def refuse_choices(task: Task, n: int) -> None:
-    """Raises Refused when the client wants more answers back than are sampled."""
-    if task.choices > n:
-        raise Refused(f"n is at most the strategy's own n ({n}), got {task.choices}", "n")
-
-
-def refuse_logprobs(task: Task) -> None:
-    """Raises Refused when the client wants the logprobs of an answer that is not all the model's own words."""
-    if task.sampling.logprobs is not None:
-        raise Refused("this strategy changes what the model says, so its answer has no logprobs of its own", "logprobs")
-
-
-def refuse_unscored(prm: ProcessRewardModel | None, selector: Selector) -> None:
-    """Raises Refused when the selector needs scores and there is nothing that scores."""
-    if selector != "majority" and prm is None:
-        raise Refused(
-            f"the selector {selector!r} needs a reward model and none is loaded; use 'majority' or start the server "
-            "with --prm",
-            "tts.selector",
-        )

@@ -32,7 +32,6 @@ from strategies.sampling.draw import candidates_of, draw, elect, with_temperatur
 from strategies.sampling.drawing import raise_if_all_failed, succeeded
 from strategies.search.stop_strings import Border, first_stop, length_of, reach, stopped_at, tail, without_end
 
-ChainCount = Annotated[int, Field(ge=1, le=4096, description="Independent chains; their answers are voted on.")]
 ThinkOpen = Annotated[str, Field(min_length=1, max_length=100, description="What the model opens its thought with.")]
 ThinkClose = Annotated[str, Field(min_length=1, max_length=100, description="What the model closes its thought with.")]
 

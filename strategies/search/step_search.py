@@ -24,7 +24,6 @@ from strategies.core.contracts import (
     Engine,
     Final,
     Progress,
-    Refused,
     Sample,
     Sampling,
     Selector,
@@ -375,17 +374,6 @@ class StepSearch:
             self.score(trajectory) if scores else None,
             unscorable=trajectory.unscorable,
         )
-
-
-def scorer(prm: ProcessRewardModel | None) -> ProcessRewardModel:
-    """The reward model that a step search cannot do without.
-
-    Raises:
-        Refused: none is loaded.
-    """
-    if prm is None:
-        raise Refused("this strategy needs a reward model and none is loaded; start the server with --prm", "tts.prm")
-    return prm
 
 
 def _scores_of(child: Trajectory, scores: Sequence[float]) -> tuple[float, ...]:

@@ -22,8 +22,8 @@ from strategies.allocation.difficulty import Difficulty, Isotonic
 from strategies.allocation.policy_table import Cell, InUse, Pilot, Policy, Seconds, Tokens
 from strategies.core.account import Account, Budget
 from strategies.core.contracts import Delta, Engine, Final, Incumbent, Progress, Prompt, Refused, Sampling, Task
+from strategies.core.prompts import BOXED
 from strategies.record.recorder import Recorder
-from strategies.sampling.prompts import BOXED
 from tts_server.engines.fake import FakeEngine, FakeRequest, Script
 
 ENTRY = strategies.get("compute_optimal")

@@ -36,7 +36,7 @@ from pydantic import Field
 
 from strategies import strategy
 from strategies.core.contracts import Event, Sample
-from strategies.sampling.draw import candidates_of, draw, elect, refuse_choices
+from strategies.sampling.draw import candidates_of, draw, elect
 
 
 @strategy("out_of_tree", paper="a test")
@@ -44,7 +44,6 @@ async def out_of_tree(
     task, engine, prm, account, *, n: Annotated[int, Field(ge=1, description="Samples to draw.")] = 2
 ) -> AsyncGenerator[Event, None]:
     """Draws a few samples and votes."""
-    refuse_choices(task, n)
     samples: list[Sample] = []
     async with aclosing(draw(task, engine, n, samples)) as progress:
         async for line in progress:

@@ -22,7 +22,7 @@ from strategies.allocation.policy_table import (
     read,
     write,
 )
-from strategies.sampling.prompts import BOXED
+from strategies.core.prompts import BOXED
 
 
 def cell(place: int, strategy: str, low: float, tokens: float, **options: Any) -> Cell:

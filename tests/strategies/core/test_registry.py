@@ -1,17 +1,21 @@
+import asyncio
 import sys
 from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from pydantic import Field, ValidationError
+from searching import TASK, begin, search
 
 import strategies
 from prm import ProcessRewardModel
 from strategies import strategy
 from strategies.core import registry
 from strategies.core.account import Account
-from strategies.core.contracts import Candidate, Engine, Event, Final, Sample, Task
+from strategies.core.contracts import Candidate, Engine, Event, Final, Prompt, Refused, Sample, Task
+from tts_server.engines.fake import FakeEngine
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +69,7 @@ def test_options_are_derived_from_the_signature() -> None:
     entry = strategies.get("unheard_of")
     assert entry.description == "Does nothing."
     assert (entry.paper, entry.scored, entry.continues) == ("none", True, True)
-    assert entry.options.model_validate({"width": 3}).model_dump() == {"width": 3, "depth": 2.0}
+    assert entry.options.model_validate({"width": 3}).model_dump(exclude_none=True) == {"width": 3, "depth": 2.0}
     schema = entry.options.model_json_schema()
     assert schema["required"] == ["width"]
     assert schema["properties"]["width"]["minimum"] == 1
@@ -114,3 +118,71 @@ def test_a_plugin_that_does_not_import_is_left_out_with_one_line(
     assert "\n" not in line
     assert line.startswith("strategies: broken_point of broken-package is left out: broken_plugin does not load: ")
     assert why in line
+
+
+def test_every_strategy_is_given_a_task_with_its_system_prompt_and_examples() -> None:
+    tasks: list[Task] = []
+
+    @strategy("prompted_by_all", paper="none")
+    async def run(
+        task: Task, engine: Engine, prm: ProcessRewardModel | None, account: Account
+    ) -> AsyncGenerator[Event, None]:
+        tasks.append(task)
+        yield Final((Candidate(Sample()),), (0,))
+
+    entry = strategies.get("prompted_by_all")
+    assert [*entry.options.model_fields] == ["system_prompt", "examples"]
+    shot = {"question": "1 + 1?", "answer": "2"}
+    asyncio.run(search(entry, FakeEngine(), system_prompt="Think.", examples=[shot]))
+    (task,) = tasks
+    assert [turn["content"] for turn in task.prompt.messages[:-1]] == ["Think.", "1 + 1?", "2"]
+
+
+def test_a_strategy_applies_the_options_that_are_among_its_own_keywords() -> None:
+    prompts: list[str | None] = []
+
+    @strategy("prompted_by_itself", paper="none")
+    async def run(
+        task: Task,
+        engine: Engine,
+        prm: ProcessRewardModel | None,
+        account: Account,
+        *,
+        system_prompt: Annotated[str | None, Field(description="Its own.")] = "mine",
+    ) -> AsyncGenerator[Event, None]:
+        prompts.append(system_prompt)
+        assert task == TASK
+        yield Final((Candidate(Sample()),), (0,))
+
+    entry = strategies.get("prompted_by_itself")
+    assert [*entry.options.model_fields] == ["system_prompt", "examples"]
+    asyncio.run(search(entry, FakeEngine()))
+    assert prompts == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("about", "task", "param"),
+    [
+        ({"needs_prm": True}, TASK, "tts.prm"),
+        ({"edits": True}, replace(TASK, sampling=replace(TASK.sampling, logprobs=0)), "logprobs"),
+        ({"chat": True}, Task(Prompt(token_ids=(1, 2))), "messages"),
+        ({}, replace(TASK, choices=3), "n"),
+    ],
+)
+def test_what_a_strategy_cannot_do_is_refused_at_its_first_event(about: dict[str, Any], task: Task, param: str) -> None:
+    @strategy("limited", paper="none", **about)
+    async def run(
+        task: Task,
+        engine: Engine,
+        prm: ProcessRewardModel | None,
+        account: Account,
+        *,
+        n: Annotated[int, Field(description="Samples.")] = 2,
+    ) -> AsyncGenerator[Event, None]:
+        raise AssertionError("it has begun")
+        yield
+
+    events = begin(strategies.get("limited"), FakeEngine(), task=task)
+    with pytest.raises(Refused) as caught:
+        asyncio.run(anext(events))  # type: ignore[arg-type]
+    assert caught.value.param == param

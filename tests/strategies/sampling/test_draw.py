@@ -7,7 +7,7 @@ import pytest
 from searching import TASK, BreakingEngine, broken, search, world
 
 import strategies
-from prm import FakePRM, OnTokens, ProcessRewardModel, StepScores
+from prm import FakePRM, OnTokens, StepScores
 from strategies.core.account import Account, Budget
 from strategies.core.contracts import (
     Candidate,
@@ -26,8 +26,6 @@ from strategies.sampling.draw import (
     candidates_of,
     draw,
     elect,
-    refuse_choices,
-    refuse_unscored,
     scored,
     told,
     with_temperature,
@@ -174,27 +172,6 @@ def test_a_selector_elects_among_equal_answers(selector: Selector, first: str | 
     assert [c.sample for c in final.candidates] == [c.sample for c in CANDIDATES]
     assert sorted(final.ranking) == [0, 1, 2, 3]
     assert sum(v.count for v in final.votes) == 3
-
-
-def test_choices_are_at_most_the_samples() -> None:
-    refuse_choices(replace(TASK, choices=4), 4)
-    with pytest.raises(Refused, match="at most the strategy's own n \\(4\\), got 5") as caught:
-        refuse_choices(replace(TASK, choices=5), 4)
-    assert caught.value.param == "n"
-
-
-@pytest.mark.parametrize(
-    ("prm", "selector"), [(None, "majority"), (FakePRM(), "majority"), (FakePRM(), "best"), (FakePRM(), "weighted")]
-)
-def test_a_selector_that_can_choose_is_taken(prm: ProcessRewardModel | None, selector: Selector) -> None:
-    refuse_unscored(prm, selector)
-
-
-@pytest.mark.parametrize("selector", ["best", "weighted"])
-def test_a_selector_without_scores_is_refused(selector: Selector) -> None:
-    with pytest.raises(Refused, match="--prm") as caught:
-        refuse_unscored(None, selector)
-    assert caught.value.param == "tts.selector"
 
 
 def formed(text: str, answer: str | None, fault: str | None = None) -> Sample:

@@ -1,12 +1,10 @@
-"""How a task is put to the model: system prompts and few-shot examples, options of every sampling strategy."""
+"""How a task is put to the model: its conversation, a system prompt and few-shot examples."""
 
 from dataclasses import replace
-from typing import Annotated
 
-from pydantic import Field
 from typing_extensions import TypedDict
 
-from strategies.core.contracts import Message, Task, text_of
+from strategies.core.contracts import Message, Refused, Task, text_of
 
 BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
 """The prompt of the Qwen2.5-Math report (2409.12122) and of most process reward models."""
@@ -19,20 +17,7 @@ class Example(TypedDict):
     answer: str
 
 
-SystemPrompt = Annotated[
-    str | None,
-    Field(
-        max_length=20_000,
-        description="Put before the conversation's own system message. `boxed` stands for: " + BOXED,
-    ),
-]
-Examples = Annotated[
-    list[Example] | None,
-    Field(max_length=64, description="Few-shot examples: turns of user and assistant before the conversation."),
-]
-
-
-def prompted(task: Task, system_prompt: str | None, examples: list[Example] | None) -> Task:
+def prompted(task: Task, system_prompt: str | None = None, examples: list[Example] | None = None) -> Task:
     """The task with a system prompt and few-shot turns (2201.11903) put before its conversation."""
     if not system_prompt and not examples:
         return task
@@ -48,3 +33,14 @@ def prompted(task: Task, system_prompt: str | None, examples: list[Example] | No
         ]
     head: list[Message] = [{"role": "system", "content": system}] if system else []
     return replace(task, prompt=replace(task.prompt, messages=(*head, *shots, *messages[len(own) :])))
+
+
+def conversation(task: Task) -> tuple[Message, ...]:
+    """The client's turns, which other turns can follow.
+
+    Raises:
+        Refused: the prompt is no conversation.
+    """
+    if not task.prompt.messages:
+        raise Refused("this strategy goes on with a conversation and the request has none", "messages")
+    return task.prompt.messages

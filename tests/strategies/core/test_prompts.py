@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 import strategies
 from strategies.core.contracts import Message, Prompt, Sampling, Task
-from strategies.sampling.prompts import BOXED, Example, prompted
+from strategies.core.prompts import BOXED, Example, prompted
 
 USER: Message = {"role": "user", "content": "1 + 1?"}
 EXAMPLES: list[Example] = [{"question": "2 + 2?", "answer": "4"}, {"question": "3 + 3?", "answer": "6"}]
