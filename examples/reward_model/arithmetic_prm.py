@@ -4,7 +4,7 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 
-from prm import Aggregation, OnTokens, StepScores, check_solutions
+from prm import Aggregation, Choice, OnTokens, StepScores, check_solutions
 
 NUMBER = r"(-?\d+(?:\.\d+)?)"
 EQUATION = re.compile(rf"{NUMBER}\s*([-+*/×÷])\s*{NUMBER}\s*=\s*{NUMBER}")
@@ -31,6 +31,8 @@ class ArithmeticPRM:
 
     name = "arithmetic"
     aggregation: Aggregation = "last"
+    selector: Choice = "weighted"
+    trained = False
 
     def __init__(self, right: float = 0.9, unknown: float = 0.5, wrong: float = 0.1) -> None:
         self._right, self._unknown, self._wrong = right, unknown, wrong
