@@ -17,6 +17,7 @@ from prm import SEPARATOR, Aggregation, Choice, OnTokens, StepScores
 from strategies import Entry
 from strategies.core.account import Account, Usage
 from strategies.core.contracts import Chunk, Engine, Final, Prompt, Sample, Sampling, TokenIds, text_of
+from strategies.core.metered import MeteredEngine, MeteredPRM
 
 WORLD = World(seed=3, depth=3, p_step=0.7)
 PRM_QUALITY = 0.6
@@ -178,9 +179,11 @@ async def _trace(entry: Entry, options: Mapping[str, Any]) -> Trace:
     prm = TracedPRM(ToyPRM(PRM_QUALITY))
     checked = entry.options.model_validate(options)
     given = {name: getattr(checked, name) for name in entry.options.model_fields}
-    metered = account.meter_prm(prm) if entry.scored else None
+    metered = MeteredPRM(prm, account) if entry.scored else None
     final: Final | None = None
-    async with aclosing(entry.run(WORLD.task(SEED), account.meter(engine), metered, account, **given)) as events:
+    async with aclosing(
+        entry.run(WORLD.task(SEED), MeteredEngine(engine, account), metered, account, **given)
+    ) as events:
         async for event in events:
             final = event if isinstance(event, Final) else final
     if final is None:

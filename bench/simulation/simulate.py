@@ -31,6 +31,7 @@ from bench.stored.machine import machine, versions
 from strategies import Entry, registry
 from strategies.core.account import Account
 from strategies.core.contracts import Final
+from strategies.core.metered import MeteredEngine, MeteredPRM
 
 BUDGETS = tuple(2**k for k in range(9))
 QUALITIES = (0.0, 0.2, 0.4, 1.0)
@@ -113,8 +114,8 @@ async def solve(
 ) -> Outcome:
     """Runs one search to its end, metered as the server does it; with its own account, in which no limit is set."""
     account = account or Account()
-    metered = account.meter_prm(prm) if prm else None
-    run = entry.run(world.task(seed), account.meter(ToyEngine(world)), metered, account, **options)
+    metered = MeteredPRM(prm, account) if prm else None
+    run = entry.run(world.task(seed), MeteredEngine(ToyEngine(world), account), metered, account, **options)
     final: Final | None = None
     async with aclosing(run) as events:
         async for event in events:

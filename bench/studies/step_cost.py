@@ -24,6 +24,7 @@ from prm import FakePRM
 from strategies import get
 from strategies.core.account import Account
 from strategies.core.contracts import Chunk, Final, Prompt, Sampling, Task, TokenIds
+from strategies.core.metered import MeteredEngine, MeteredPRM
 
 SAMPLES, STEPS, STEP_TOKENS = 256, 40, 20
 SEARCHES: Mapping[str, Mapping[str, Any]] = {
@@ -73,7 +74,7 @@ async def search(name: str, seed: int) -> tuple[float, int]:
     account = Account()
     task = Task(Prompt(({"role": "user", "content": "How much is it?"},)), Sampling(temperature=0.8, seed=seed))
     instant = InstantEngine()
-    engine, prm = account.meter(instant), account.meter_prm(FakePRM(seed=seed))
+    engine, prm = MeteredEngine(instant, account), MeteredPRM(FakePRM(seed=seed), account)
     began = time.process_time()
     events = get(name).run(task, engine, prm, account, max_steps=STEPS, **SEARCHES[name])
     finals = 0

@@ -182,17 +182,6 @@ class Engine(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Totals:
-    """What the first so many chunks of a sample come to."""
-
-    chunks: int
-    text: str
-    refusal: str
-    token_ids: TokenIds
-    completion_tokens: int
-
-
 @dataclass(slots=True)
 class Sample:
     """One sample of a call, gathered from its chunks, which are only added to: sums over them are made once."""
@@ -200,34 +189,42 @@ class Sample:
     chunks: list[Chunk] = field(default_factory=list)
     opening: str = ""
     """What stands before it in its turn, or in its line of a text: it is no part of it, and is read with it."""
-    _known: _Totals | None = field(default=None, init=False, repr=False, compare=False)
+    _summed: int = field(default=0, init=False, repr=False, compare=False)
+    """How many of the chunks the sums are of."""
+    _text: str = field(default="", init=False, repr=False, compare=False)
+    _refusal: str = field(default="", init=False, repr=False, compare=False)
+    _token_ids: TokenIds = field(default=(), init=False, repr=False, compare=False)
+    _completion_tokens: int = field(default=0, init=False, repr=False, compare=False)
 
-    def _totals(self) -> _Totals:
-        if self._known is None or self._known.chunks != len(self.chunks):
-            texts: list[str] = []
-            refusals: list[str] = []
-            ids: list[int] = []
-            tokens = 0
-            for chunk in self.chunks:
-                texts.append(chunk.text)
-                refusals.append(chunk.refusal)
-                ids += chunk.token_ids
-                tokens += chunk.completion_tokens
-            self._known = _Totals(len(texts), "".join(texts), "".join(refusals), tuple(ids), tokens)
-        return self._known
+    def _sum(self) -> None:
+        texts: list[str] = []
+        refusals: list[str] = []
+        ids: list[int] = []
+        tokens = 0
+        for chunk in self.chunks:
+            texts.append(chunk.text)
+            refusals.append(chunk.refusal)
+            ids += chunk.token_ids
+            tokens += chunk.completion_tokens
+        self._text, self._refusal, self._token_ids = "".join(texts), "".join(refusals), tuple(ids)
+        self._completion_tokens, self._summed = tokens, len(self.chunks)
 
     @property
     def text(self) -> str:
-        return self._totals().text
+        if self._summed != len(self.chunks):
+            self._sum()
+        return self._text
 
     @property
     def refusal(self) -> str:
-        return self._totals().refusal
+        if self._summed != len(self.chunks):
+            self._sum()
+        return self._refusal
 
     @property
     def withheld(self) -> bool:
         """Whether a content filter cut it off, or the model refused: what it says is no vote for an answer."""
-        return self.finish_reason == "content_filter" or bool(self._totals().refusal)
+        return bool(self.chunks) and (self.chunks[-1].finish_reason == "content_filter" or bool(self.refusal))
 
     @property
     def pieces(self) -> tuple[str, ...]:
@@ -236,7 +233,9 @@ class Sample:
 
     @property
     def token_ids(self) -> TokenIds:
-        return self._totals().token_ids
+        if self._summed != len(self.chunks):
+            self._sum()
+        return self._token_ids
 
     @property
     def logprobs(self) -> tuple[TokenLogprob, ...]:
@@ -244,7 +243,9 @@ class Sample:
 
     @property
     def completion_tokens(self) -> int:
-        return self._totals().completion_tokens
+        if self._summed != len(self.chunks):
+            self._sum()
+        return self._completion_tokens
 
     @property
     def finish_reason(self) -> FinishReason | None:

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from strategies.core.contracts import Chunk
+from strategies.core.deadline import Late
 
 FADE_S = 30.0
 """Seconds after which an observation weighs 1/e of a new one."""
 _FADE_EVERY_S = 1.0
+_NOTED_EVERY_S = 0.05
+"""Seconds between two observations of one call, but for the beginnings and ends of its samples."""
 _FLOOR = 1e-6
 """An old mean keeps this weight, so that an idle server still knows it."""
 
@@ -35,7 +38,7 @@ class Recent:
 
     def add(self, total: float, count: float = 1.0, at: float | None = None) -> None:
         """Takes `count` observations that sum to `total`; `at` is when."""
-        at = now() if at is None else at
+        at = time.monotonic() if at is None else at
         if at - self._at > _FADE_EVERY_S:
             kept = max(_FLOOR, math.exp((self._at - at) / FADE_S))
             self._total, self._count, self._at = self._total * kept, self._count * kept, at
@@ -118,27 +121,27 @@ class CallTimer:
     whole: bool = False
     """Whether what ends by itself is a whole solution."""
     _began: float = field(default_factory=now)
-    _grown_at: dict[int, float] = field(default_factory=dict)
-    _tokens: dict[int, int] = field(default_factory=dict)
+    due_at: float = 0.0
+    """From when on another observation tells something new: a fast engine gives many chunks until then."""
+    _noted: dict[int, tuple[float, int]] = field(default_factory=dict)
+    """When each sample was noted last, and its tokens then."""
 
-    def grown(self, chunk: Chunk) -> None:
-        """A sample grew by this."""
-        at, index, tokens = now(), chunk.index, chunk.completion_tokens
-        last = self._grown_at.get(index)
-        if last is not None:
-            self.latency.token.add(at - last, tokens, at)
-        elif not self._grown_at:
+    def note(self, chunk: Chunk, tokens: int) -> None:
+        """A sample grew by this, to so many tokens."""
+        at = time.monotonic()
+        if noted := self._noted.get(chunk.index):
+            self.latency.token.add(at - noted[0], tokens - noted[1], at)
+        elif not self._noted:
             self.latency.first.add(at - self._began, 1, at)
-        self._grown_at[index] = at
-        if self.whole:
-            self._tokens[index] = self._tokens.get(index, 0) + tokens
-            if chunk.finish_reason == "eos":
-                self.latency.answer.add(self._tokens[index], 1, at)
+        self._noted[chunk.index] = at, tokens
+        self.due_at = at + _NOTED_EVERY_S
+        if self.whole and chunk.finish_reason == "eos":
+            self.latency.answer.add(tokens, 1, at)
 
     def ended(self) -> None:
         """The call is over."""
-        if not self._grown_at:
-            self.latency.first.add_at_least(now() - self._began)
+        if not self._noted:
+            self.latency.first.add_at_least(time.monotonic() - self._began)
 
 
 @dataclass(slots=True)
@@ -156,10 +159,10 @@ class ScoringTimer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        seconds = now() - self._began
+        seconds = time.monotonic() - self._began
         if kind is None:
             self.latency.call.add(seconds)
-        elif issubclass(kind, asyncio.CancelledError | TimeoutError):
+        elif issubclass(kind, asyncio.CancelledError | Late):
             self.latency.call.add_at_least(seconds)
         if self.tokens:
             self.latency.token.add(seconds, self.tokens)

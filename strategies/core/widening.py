@@ -1,11 +1,14 @@
 """When a search must stop widening so that whole answers are there at its deadline."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from strategies.core.account import Account
+
+T = TypeVar("T")
 
 MARGIN = 1.5
 """Seconds that are kept for finishing, for each that it is expected to take."""
@@ -51,9 +54,22 @@ class Finishing:
 
     def spare_s(self, lengths: Sequence[int]) -> float | None:
         """Seconds until branches of these lengths must be finished, 0 if that is past; None is no limit."""
-        left = self.account.seconds_left
+        left, margin = self.account.seconds_left, self._margin_s(lengths)
+        return None if left is None or margin is None else max(0.0, left - margin)
+
+    async def in_time(self, work: Awaitable[T], lengths: Sequence[int]) -> T:
+        """Waits for `work` until branches of these lengths must be finished.
+
+        Raises:
+            Late: it has taken too long, and is cancelled.
+        """
+        margin = self._margin_s(lengths)
+        return await (work if margin is None else self.account.deadline.within(work, -margin))
+
+    def _margin_s(self, lengths: Sequence[int]) -> float | None:
+        """Seconds before the deadline at which branches of these lengths must be finished, as far as that is known."""
         takes = self.account.latency.finish_s(max(map(self._rest, lengths))) if lengths else None
-        return None if left is None or takes is None else max(0.0, left - MARGIN * takes)
+        return None if takes is None else MARGIN * takes
 
     def _rest(self, length: int) -> float:
         """Tokens by which an answer of this length is expected to grow still."""

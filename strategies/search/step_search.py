@@ -30,6 +30,7 @@ from strategies.core.contracts import (
     Task,
     numbers_of,
 )
+from strategies.core.deadline import Late
 from strategies.core.widening import Finishing
 from strategies.sampling.draw import elect, with_temperature
 from strategies.sampling.drawing import Drawing, succeeded
@@ -177,16 +178,12 @@ class StepSearch:
     async def _scored_in_time(self, children: list[Trajectory], lookahead: int) -> list[Trajectory]:
         """As `scored`, or as they are where they must be finished before that is done."""
         growing = [child.completion_tokens for child in children if not child.ended]
-        spare = self.finishing.spare_s(growing)
-        if growing and (self.finishing.begun or spare == 0):
+        if growing and (self.finishing.begun or self.finishing.spare_s(growing) == 0):
             self.finishing.begin()
             return children
         try:
-            async with asyncio.timeout(spare) as limit:
-                return await self.scored(children, lookahead)
-        except TimeoutError:
-            if not limit.expired():
-                raise
+            return await self.finishing.in_time(self.scored(children, lookahead), growing)
+        except Late:
             self.finishing.begin()
             return children
 
@@ -211,14 +208,21 @@ class StepSearch:
             raise drawing.unpaid
         drawing.raise_if_lost()
         children = [self._child(parent, sample) for sample in samples]
-        self.failed += [c for c in children if c.samples[-1].chunks[-1].error]
-        grown = [c for c in children if c.samples[-1].finish_reason not in ("budget", "error")]
-        self.cut += [c for c in children if c.samples[-1].finish_reason == "budget"]
-        self.spent = self.spent or any(c.samples[-1].finish_reason == "budget" for c in children)
-        sound = [c for c in grown if not c.samples[-1].withheld]
-        if sound:
-            self.withheld += [c for c in grown if c.samples[-1].withheld]
-        return sound or grown
+        sound: list[Trajectory] = []
+        withheld: list[Trajectory] = []
+        for child in children:
+            end = child.samples[-1].chunks[-1]
+            if end.error:
+                self.failed.append(child)
+            elif end.finish_reason == "budget":
+                self.cut.append(child)
+                self.spent = True
+            elif end.finish_reason != "error":
+                (withheld if child.samples[-1].withheld else sound).append(child)
+        if not sound:
+            return withheld
+        self.withheld += withheld
+        return sound
 
     def _sampling(self, parent: Trajectory, place: int, greedy: bool, whole: bool) -> Sampling:
         sampling = self.task.sampling if greedy else with_temperature(self.task.sampling)

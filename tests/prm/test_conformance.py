@@ -28,6 +28,7 @@ from prm.families.contract import Layout
 from prm.generative import GenerativePRM
 from strategies.core.account import Account
 from strategies.core.contracts import Chunk, Prompt, Sampling
+from strategies.core.metered import MeteredPRM
 from tts_server.engines.fake import FakeEngine, FakeReply, FakeRequest, decode
 from tts_server.prm_serving.judge_engine import Verifier
 
@@ -316,6 +317,6 @@ class Careless:
 
 
 def test_a_count_that_does_not_match_never_reaches_a_strategy(make: Callable[[float], Member]) -> None:
-    metered = Account().meter_prm(Careless(make(0).prm))
+    metered = MeteredPRM(Careless(make(0).prm), Account())
     with pytest.raises(PRMError, match="for solutions of"):
         score(metered, SOLUTIONS)

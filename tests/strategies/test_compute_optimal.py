@@ -23,6 +23,7 @@ from strategies.allocation.policy_table import Cell, InUse, Pilot, Policy, Secon
 from strategies.core.account import Account, Budget
 from strategies.core.contracts import Delta, Engine, Final, Incumbent, Progress, Prompt, Refused, Sampling, Task
 from strategies.core.prompts import BOXED
+from strategies.core.search_events import watched
 from strategies.record.recorder import Recorder
 from tts_server.engines.fake import FakeEngine, FakeRequest, Script
 
@@ -227,7 +228,7 @@ def test_a_trace_shows_what_of_the_search_goes_on_from_the_pilot() -> None:
 
     async def main() -> None:
         run = begin(ENTRY, ToyEngine(HARD), ToyPRM(0.8), task=task, account=account)
-        async with aclosing(account.watched(run)) as events:
+        async with aclosing(watched(run, account)) as events:
             assert [event async for event in events]
 
     asyncio.run(main())

@@ -22,8 +22,10 @@ from prm.base import refuse
 from strategies import Entry
 from strategies.answers import symbolic
 from strategies.core import registry
-from strategies.core.account import TICK_S, Account, Budget
+from strategies.core.account import Account, Budget
 from strategies.core.contracts import Event, Final, Message, Prompt, Refused, Task
+from strategies.core.deadline import TICK_S
+from strategies.core.search_events import watched
 from tts_server.config import RequestLimit
 from tts_server.engines.fake import FakeEngine, FakeReply, FakeRequest
 
@@ -251,7 +253,7 @@ def test_a_deadline_does_not_wait_for_algebra(entry: Entry, monkeypatch: pytest.
         account = Account(Budget(deadline_s=0.2))
         async with asyncio.timeout(NEVER_S):
             async with aclosing(begin(entry, engine, reward(entry), account=account, **few(entry))) as events:
-                *_, final = [event async for event in account.watched(events)]
+                *_, final = [event async for event in watched(events, account)]
         assert isinstance(final, Final)
         assert final.best.answer == r"\sqrt{x}"
         assert account.wall_s <= 0.2 + TINY_S

@@ -8,6 +8,7 @@ import strategies
 from prm.fake import FakePRM
 from strategies.core.account import Account, Budget
 from strategies.core.contracts import Event, Final, Progress, Prompt, Sampling, Task
+from strategies.core.metered import MeteredEngine, MeteredPRM
 from tts_server.engines.fake import FakeEngine, FakeRequest
 
 SCORES = {"a": 0.9, "b": 0.6, "c": 0.3, "d": 0.1}
@@ -55,8 +56,9 @@ class Done:
                 return by_letter(question, steps)
             return [0.05 if step.startswith("I give up") else 0.9 for step in steps]
 
-        prm = self.account.meter_prm(FakePRM(score))
-        run: AsyncIterator[Event] = entry.run(task, self.account.meter(self.engine), prm, self.account, **complete)
+        prm = MeteredPRM(FakePRM(score), self.account)
+        engine = MeteredEngine(self.engine, self.account)
+        run: AsyncIterator[Event] = entry.run(task, engine, prm, self.account, **complete)
         self.events = asyncio.run(_all(run))
 
     @property

@@ -9,6 +9,7 @@ from prm import ProcessRewardModel
 from strategies import Entry
 from strategies.core.account import Account, Budget
 from strategies.core.contracts import Chunk, Engine, Event, Final, Prompt, Sampling, Task
+from strategies.core.metered import MeteredEngine, MeteredPRM
 from tts_server.engines.fake import FakeEngine, FakeReply, FakeRequest, Script
 
 
@@ -114,8 +115,8 @@ def begin(
     account = account or Account()
     checked = entry.options.model_validate(options)
     complete = {name: getattr(checked, name) for name in entry.options.model_fields}
-    metered = account.meter_prm(prm) if prm else None
-    return entry.run(task, account.meter(engine), metered, account, **complete)
+    metered = MeteredPRM(prm, account) if prm else None
+    return entry.run(task, MeteredEngine(engine, account), metered, account, **complete)
 
 
 async def search(

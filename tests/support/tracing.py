@@ -11,6 +11,7 @@ import strategies
 from prm import FakePRM
 from strategies.core.account import Account
 from strategies.core.contracts import Engine, Task
+from strategies.core.search_events import watched
 from strategies.record.recorder import Recorder
 from tts_server.engines.fake import FakeEngine
 from tts_server.observe.traces.recording import Record
@@ -30,12 +31,12 @@ def record_of(
     """The record of a search that has ended."""
     entry, account = strategies.get(strategy), Account()
     few: Mapping[str, Any] = {"n": 4, **options} if "n" in entry.options.model_fields else options
-    recorder = account.recorder = Recorder(task.prompt, account.started)
+    recorder = account.recorder = Recorder(task.prompt, account.deadline.started)
     prm = FakePRM() if entry.scored else None
     begun = begin(entry, engine or FakeEngine(world()), prm, task=task, account=account, **few)
 
     async def main() -> None:
-        async with aclosing(account.watched(begun)) as events:
+        async with aclosing(watched(begun, account)) as events:
             async for _ in events:
                 pass
 

@@ -36,16 +36,9 @@ class Drain:
         self._until = time.monotonic() + grace_s
         early_s = min(EARLY_S, grace_s / 4)
         self._hurry(grace_s - early_s)
-        loop = asyncio.get_running_loop()
-        loop.call_later(grace_s - early_s, self._hurry, 0.0)
-        loop.call_later(grace_s - early_s / 2, self._cut)
+        asyncio.get_running_loop().call_later(grace_s - early_s, self._hurry, 0.0)
 
     def _hurry(self, within_s: float) -> None:
         for account in self.searches.values():
             if account.usage.completion_tokens:
-                account.end_within(within_s)
-
-    def _cut(self) -> None:
-        for account in self.searches.values():
-            if account.usage.completion_tokens:
-                account.cut()
+                account.deadline.bring_forward(within_s)

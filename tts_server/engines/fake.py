@@ -142,7 +142,7 @@ class FakeEngine:
                 raise failures[0]
             while streams:
                 await asyncio.sleep(self._token_s)
-                for stream in [stream for stream in streams if stream in self._batch]:
+                for stream in [stream for stream in streams if stream in self._batch.growing]:
                     chunk = stream.next(self._chunk_tokens)
                     self.generated += chunk.completion_tokens
                     if chunk.finish_reason:
@@ -229,16 +229,19 @@ def limited(text: str, sampling: Sampling, room: int) -> tuple[list[str], str | 
     """
     bias = sampling.logit_bias or {}
     only = [token for token, value in bias.items() if value >= _BIAS]
-    said = [piece for piece in pieces(decode(only[:1]) if only else text) if bias.get(token_id(piece), 0) > -_BIAS]
+    said = pieces(decode(only[:1]) if only else text)
+    if bias:
+        said = [piece for piece in said if bias.get(token_id(piece), 0) > -_BIAS]
     floor = min(sampling.min_tokens or 0, room)
     ends = set(sampling.stop_token_ids)
     if only or sampling.ignore_eos:
         said = list(islice(cycle(said or [" "]), room + 1))
     elif len(said) < floor:
         said = list(islice(cycle(said or [" "]), floor))
-    ended = next((i for i, piece in enumerate(said) if i >= floor and token_id(piece) in ends), len(said))
-    text, stop = cut_at_stop("".join(said[:ended]), sampling, len("".join(said[:floor])))
-    return pieces(text) if stop is not None else said[:ended], stop
+    if ends:
+        said = said[: next((i for i, piece in enumerate(said) if i >= floor and token_id(piece) in ends), len(said))]
+    text, stop = cut_at_stop("".join(said), sampling, len("".join(said[:floor])))
+    return pieces(text) if stop is not None else said, stop
 
 
 def check(sampling: Sampling) -> None:

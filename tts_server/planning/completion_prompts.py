@@ -50,9 +50,8 @@ async def plan_prompts(request: CompletionRequest, service: Service, flow: Flow 
         ids, text = await _read(prompt, request, engine)
         task = Task(Prompt(token_ids=ids, text=text), sampling, request.n or 1)
         begin = await engine.tokenizer.decode(ids[:1]) if sampling.prompt_logprobs is not None else ""
-        plan = approach.plan(task, form, limit)
         # An upstream may take its time to tell the tokens, and the deadline counts from before.
-        plan.account.started = began
+        plan = approach.plan(task, form, limit, began)
         return PromptPlan(plan, text, ids, begin)
 
     try:

@@ -12,9 +12,10 @@ from prm import ProcessRewardModel
 from strategies.allocation.policy_table import InUse
 from strategies.core.account import Account, Budget
 from strategies.core.contracts import Engine, Event, Task
-from strategies.core.deadline import anytime
 from strategies.core.latency import Latencies
+from strategies.core.metered import MeteredEngine, MeteredPRM
 from strategies.core.plain_words import reason
+from strategies.core.search_events import Outcome, anytime, watched
 from tts_server.admission.engine import AdmittedEngine
 from tts_server.admission.queue import Flow
 from tts_server.config import BudgetConfig, Preset
@@ -46,6 +47,8 @@ class Plan:
     """The strategy's, complete."""
     prm: str | None = None
     """The reward model's name, where there is one."""
+    outcome: Outcome = field(default_factory=Outcome)
+    """What has come of it so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +66,8 @@ class Approach:
     latencies: Latencies = field(default_factory=Latencies)
     policy: InUse | None = None
 
-    def plan(self, task: Task, form: Form | None, limit: BudgetConfig) -> Plan:
-        """The approach to one task; `limit` is the most that it may spend.
+    def plan(self, task: Task, form: Form | None, limit: BudgetConfig, started: float | None = None) -> Plan:
+        """The approach to one task; `limit` is the most that it may spend, and `started` when that began, if not now.
 
         Raises:
             InvalidRequest: more answers are asked for than may be sampled.
@@ -75,16 +78,20 @@ class Approach:
         account = Account(
             budget_of(self.budget, limit),
             prompt=task.prompt,
+            started=started,
             latency=self.latencies.of(prm),
             policy=self.policy,
         )
 
-        def run() -> AsyncGenerator[Event, None]:
-            metered = account.meter_prm(self.prm) if self.prm else None
-            engine = engine_for(self.engine, account, form, self.flow)
-            return account.watched(anytime(self.entry.run(task, engine, metered, account, **self.options), account))
+        outcome = Outcome()
 
-        return Plan(self.entry.name, task.choices, form, account, run, task, self.options, prm)
+        def run() -> AsyncGenerator[Event, None]:
+            metered = MeteredPRM(self.prm, account) if self.prm else None
+            engine = engine_for(self.engine, account, form, self.flow)
+            events = anytime(self.entry.run(task, engine, metered, account, **self.options), account)
+            return watched(events, account, outcome)
+
+        return Plan(self.entry.name, task.choices, form, account, run, task, self.options, prm, outcome)
 
 
 def plan(request: ChatRequest, service: Service, flow: Flow | None = None) -> Plan:
@@ -130,7 +137,8 @@ def engine_for(engine: ServedEngine, account: Account, form: Form | None, flow: 
     """The engine as a request's strategy sees it: a call waits for its turn and is metered, thoughts are marked and
     samples read in a form.
     """
-    metered = account.meter(AdmittedEngine(OpenedEngine(engine) if engine.thinks else engine, flow))
+    admitted = AdmittedEngine(OpenedEngine(engine) if engine.thinks else engine, flow)
+    metered = MeteredEngine(admitted, account)
     return FormedEngine(metered, form) if form else metered
 
 

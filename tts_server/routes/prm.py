@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 
 from prm import Aggregation, PRMInputError, ProcessRewardModel, StepScores, aggregate
 from strategies.core.account import Account, Usage
+from strategies.core.metered import MeteredPRM
 from tts_server.app_state import app_state
 from tts_server.errors import InvalidRequest
 from tts_server.middleware.disconnect import connected
@@ -30,7 +31,7 @@ async def score(request: Request, body: ScoreRequest) -> Response:
 
 async def _answer(body: ScoreRequest, prm: ProcessRewardModel, account: Account) -> Response:
     try:
-        results = await score_all(body.items, account.meter_prm(prm, strict=True))
+        results = await score_all(body.items, MeteredPRM(prm, account, strict=True))
     except PRMInputError as error:
         field = next(field for field in ("batch", "solution", "steps") if getattr(body, field) is not None)
         raise InvalidRequest(str(error), param=field) from error

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from prm import PRMInputError, ProcessRewardModel, aggregate
 from strategies.core.account import Account
+from strategies.core.metered import MeteredPRM
 from strategies.core.plain_words import reason
 from tts_server.app_state import app_state
 from tts_server.errors import InvalidRequest, ModelNotFound
@@ -56,7 +57,7 @@ async def _scores(
 ) -> list[float]:
     items = [_item(i, question, solution, field) for i, (question, solution) in enumerate(pairs)]
     try:
-        results = await score_all(items, account.meter_prm(prm, strict=True))
+        results = await score_all(items, MeteredPRM(prm, account, strict=True))
     except PRMInputError as error:
         raise InvalidRequest(str(error), param=field) from error
     return [aggregate(result.scores, body.aggregation or prm.aggregation) for result in results]

@@ -13,12 +13,13 @@ from strategies.allocation.pilot import Evidence
 from strategies.allocation.replay import ReplayPRM
 from strategies.core.account import Account, Budget
 from strategies.core.contracts import Chunk, Sample
+from strategies.core.metered import MeteredEngine, MeteredPRM
 from tts_server.engines.fake import FakeEngine, FakeRequest
 
 
 def evidence(engine: Any = None, budget: Budget | None = None, **fields: Any) -> Evidence:
     account = Account(budget or Budget())
-    return Evidence(TASK, account.meter(engine or FakeEngine(world())), account, **fields)
+    return Evidence(TASK, MeteredEngine(engine or FakeEngine(world()), account), account, **fields)
 
 
 async def drawn(given: Evidence, *sizes: int) -> Evidence:
@@ -80,13 +81,13 @@ def test_a_draw_that_the_budget_shortens_is_short() -> None:
 def test_scores_are_part_of_the_pilot_s_cost() -> None:
     async def main() -> None:
         given = await drawn(evidence(), 4)
-        prm = ReplayPRM(given.account.meter_prm(FakePRM(tokens=5)))
+        prm = ReplayPRM(MeteredPRM(FakePRM(tokens=5), given.account))
         await given.score(prm, None)
         assert given.pilot.prm_tokens == given.account.usage.prm_tokens == 20
         assert all(attempt.score is not None for attempt in given.attempts)
         assert (await given.elect("best")).best.score == max(c.score or 0 for c in given.candidates)
         spent = await drawn(evidence(budget=Budget(max_prm_tokens=1)), 4)
-        metered = spent.account.meter_prm(FakePRM(tokens=5))
+        metered = MeteredPRM(FakePRM(tokens=5), spent.account)
         await spent.score(metered, None)
         before = spent.candidates
         await spent.score(metered, None)

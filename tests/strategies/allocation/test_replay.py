@@ -16,6 +16,7 @@ from prm import FakePRM
 from strategies.allocation.replay import ReplayEngine, ReplayPRM
 from strategies.core.account import Account, Budget, BudgetSpent
 from strategies.core.contracts import Chunk, Final, Prompt, Sample, Sampling, TokenIds, TokenLogprob
+from strategies.core.metered import MeteredPRM
 from tts_server.engines.fake import FakeEngine
 
 WORLD = World(seed=3, depth=4, p_step=0.6)
@@ -329,7 +330,7 @@ def test_a_part_of_a_sample_has_the_sample_s_number() -> None:
 def test_what_was_scored_is_not_scored_again() -> None:
     async def main() -> None:
         account = Account(Budget())
-        prm = ReplayPRM(account.meter_prm(FakePRM(tokens=5)))
+        prm = ReplayPRM(MeteredPRM(FakePRM(tokens=5), account))
         first = await prm.score("q", [["a"], ["a", "b"]])
         again = await prm.score("q", [["a", "b"], ["c"], ["a"], ["c"]])
         assert (again[0], again[2]) == (first[1], first[0])

@@ -12,7 +12,9 @@ from prm import FakePRM, OnTokens, PRMError, StepScores
 from strategies import get
 from strategies.core.account import Account, Budget, BudgetSpent
 from strategies.core.contracts import Chunk
+from strategies.core.deadline import Deadline
 from strategies.core.latency import FADE_S, CallTimer, EngineLatency, Latencies, Latency, Recent
+from strategies.core.metered import MeteredEngine, MeteredPRM
 from tts_server.engines.fake import FakeEngine
 
 
@@ -57,8 +59,8 @@ def test_what_was_cut_short_never_lowers_the_mean() -> None:
 
 def drawn(account: Account, engine: FakeEngine, n: int = 1) -> list[Chunk]:
     async def main() -> list[Chunk]:
-        account.started = time.monotonic()
-        async with aclosing(account.meter(engine).generate(TASK.prompt, TASK.sampling, n)) as chunks:
+        account.deadline = Deadline(account.budget.deadline_s, time.monotonic())
+        async with aclosing(MeteredEngine(engine, account).generate(TASK.prompt, TASK.sampling, n)) as chunks:
             return [chunk async for chunk in chunks]
 
     return in_virtual_time(main())
@@ -89,11 +91,16 @@ def test_an_engine_that_says_nothing_until_the_deadline_takes_as_long_at_least()
 
 def test_what_a_call_gave_before_its_end_counts() -> None:
     latency = EngineLatency()
-    timer = CallTimer(latency)
-    for _ in range(3):
-        timer.grown(Chunk(0, completion_tokens=1))
-    assert latency.token.mean is not None
-    timer.ended()
+
+    async def main() -> None:
+        timer = CallTimer(latency)
+        for tokens in range(1, 4):
+            timer.note(Chunk(0, completion_tokens=1), tokens)
+            await asyncio.sleep(0.1)
+        assert latency.token.mean == pytest.approx(0.1)
+        timer.ended()
+
+    in_virtual_time(main())
     assert latency.answer.mean is None
 
 
@@ -101,7 +108,7 @@ def test_scoring_takes_what_its_calls_took() -> None:
     account = Account()
 
     async def main() -> None:
-        prm = account.meter_prm(FakePRM(delay_s=0.4, tokens=10))
+        prm = MeteredPRM(FakePRM(delay_s=0.4, tokens=10), account)
         await prm.score("Q", [("a", "b"), ("a",)])
 
     in_virtual_time(main())
@@ -113,9 +120,9 @@ def test_a_scoring_that_the_deadline_cut_takes_as_long_at_least() -> None:
     account = Account(Budget(deadline_s=1.5))
 
     async def main() -> None:
-        account.started = time.monotonic()
+        account.deadline = Deadline(account.budget.deadline_s, time.monotonic())
         with suppress(BudgetSpent):
-            await account.meter_prm(FakePRM(delay_s=3600)).score("Q", [("a",)])
+            await MeteredPRM(FakePRM(delay_s=3600), account).score("Q", [("a",)])
 
     in_virtual_time(main())
     assert account.latency.prm_seconds_per_call == pytest.approx(1.5)
@@ -131,7 +138,7 @@ def test_a_scoring_that_fails_tells_nothing() -> None:
 
     account = Account()
     with pytest.raises(PRMError):
-        asyncio.run(account.meter_prm(Broken()).score("Q", [("a",)]))
+        asyncio.run(MeteredPRM(Broken(), account).score("Q", [("a",)]))
     assert account.latency.prm_seconds_per_call is None
 
 

@@ -56,8 +56,7 @@ def test_the_answer_is_whole_where_it_would_be_cut(name: str, monkeypatch: pytes
     assert finished.account.stop_reason == "deadline"
     assert any("finished" in event.text for event in finished.events if isinstance(event, Progress))
 
-    monkeypatch.setattr(Finishing, "due", lambda self, lengths: False)
-    monkeypatch.setattr(Finishing, "spare_s", lambda self, lengths: None)
+    monkeypatch.setattr(Finishing, "_margin_s", lambda self, lengths: None)
     cut = searched(name, 3.0)
     assert cut.account.stop_reason == "deadline"
     assert cut.final.best.sample.finish_reason == "budget"

@@ -13,6 +13,8 @@ from prm import FakePRM
 from strategies import Entry
 from strategies.core.account import Account, Budget
 from strategies.core.contracts import Chunk, Engine, Final, Prompt, Sample, Sampling, Steps, numbers_of
+from strategies.core.metered import MeteredEngine, MeteredPRM
+from strategies.core.search_events import watched
 from strategies.record.recorder import Recorder, SampleRecord
 from tts_server.engines.fake import FakeEngine
 
@@ -24,7 +26,7 @@ def entry(request: pytest.FixtureRequest) -> Entry:
 
 def recorded(budget: Budget | None = None) -> tuple[Account, Recorder]:
     account = Account(budget or Budget())
-    account.recorder = Recorder(TASK.prompt, account.started)
+    account.recorder = Recorder(TASK.prompt, account.deadline.started)
     return account, account.recorder
 
 
@@ -35,7 +37,7 @@ def search(entry: Entry, engine: Engine, account: Account, stop_after: int | Non
 
     async def main() -> None:
         seen = 0
-        async with aclosing(account.watched(begin(entry, engine, prm, account=account, **few))) as events:
+        async with aclosing(watched(begin(entry, engine, prm, account=account, **few), account)) as events:
             async for _ in events:
                 seen += 1
                 if seen == stop_after:
@@ -85,14 +87,14 @@ def test_nothing_changes_by_being_recorded(entry: Entry) -> None:
     async def main(account: Account) -> list[Any]:
         options = {"n": 4} if "n" in entry.options.model_fields else {}
         prm = FakePRM() if entry.scored else None
-        events = account.watched(begin(entry, FakeEngine(world()), prm, account=account, **options))
+        events = watched(begin(entry, FakeEngine(world()), prm, account=account, **options), account)
         async with aclosing(events):
             return [event async for event in events]
 
-    plain, (watched, recorder) = Account(), recorded()
+    plain, (account, recorder) = Account(), recorded()
     told = asyncio.run(main(plain))
-    assert asyncio.run(main(watched)) == told
-    assert watched.usage == plain.usage
+    assert asyncio.run(main(account)) == told
+    assert account.usage == plain.usage
     assert [event for _, event in recorder.events] == [e for e in told if not isinstance(e, Final | Chunk)][
         : len(recorder.events)
     ]
@@ -147,7 +149,7 @@ def test_a_reward_model_that_fails_is_recorded() -> None:
     account, recorder = recorded()
 
     async def main() -> None:
-        await account.meter_prm(Broken()).score("?", [["a step"]])
+        await MeteredPRM(Broken(), account).score("?", [["a step"]])
 
     with pytest.raises(ConnectionError):
         asyncio.run(main())
@@ -174,7 +176,7 @@ def test_the_nearest_of_the_parents_that_a_prompt_names_are_kept() -> None:
 
 def test_of_equal_samples_each_is_the_parent_of_what_continues_it() -> None:
     account, recorder = recorded()
-    engine = account.meter(FakeEngine(lambda request: "same"))
+    engine = MeteredEngine(FakeEngine(lambda request: "same"), account)
 
     async def drawn(prompt: Prompt, n: int) -> list[Sample]:
         samples = [Sample() for _ in range(n)]
@@ -186,7 +188,7 @@ def test_of_equal_samples_each_is_the_parent_of_what_continues_it() -> None:
         twins = await drawn(TASK.prompt, 2)
         for twin in reversed(twins):
             await drawn(replace(TASK.prompt, parents=numbers_of([twin])), 1)
-        await account.meter_prm(FakePRM()).score("?", [Steps(["same"], numbers_of(twins)[1])])
+        await MeteredPRM(FakePRM(), account).score("?", [Steps(["same"], numbers_of(twins)[1])])
 
     asyncio.run(main())
     assert [call.parents for call in recorder.calls] == [(), (1,), (0,)]
@@ -210,7 +212,7 @@ def test_a_strategy_that_ends_without_a_final_has_failed() -> None:
         yield
 
     async def main() -> None:
-        async for _ in account.watched(nothing()):
+        async for _ in watched(nothing(), account):
             pass
 
     asyncio.run(main())

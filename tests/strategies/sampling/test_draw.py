@@ -21,6 +21,7 @@ from strategies.core.contracts import (
     Sampling,
     Selector,
 )
+from strategies.core.metered import MeteredEngine
 from strategies.sampling.draw import (
     TEMPERATURE,
     candidates_of,
@@ -39,7 +40,7 @@ def sample(text: str, reason: FinishReason | None = "eos", error: Exception | No
 
 async def drawn(engine: Engine, n: int, budget: Budget | None = None) -> tuple[list[Sample], list[Progress]]:
     samples: list[Sample] = []
-    async with aclosing(draw(TASK, Account(budget or Budget()).meter(engine), n, samples)) as progress:
+    async with aclosing(draw(TASK, MeteredEngine(engine, Account(budget or Budget())), n, samples)) as progress:
         return samples, [line async for line in progress]
 
 

@@ -8,6 +8,7 @@ from searching import TASK, BreakingEngine, world
 
 from strategies.core.account import Account, Budget
 from strategies.core.contracts import Chunk, FinishReason, Prompt, Sample, Sampling
+from strategies.core.metered import MeteredEngine
 from strategies.sampling.drawing import Drawing, raise_if_all_failed
 from tts_server.engines.fake import FakeEngine
 
@@ -64,7 +65,7 @@ def test_a_failure_after_the_end_of_all_is_none() -> None:
 
 def test_a_call_that_the_budget_does_not_allow_has_no_samples() -> None:
     account = Account(Budget(max_samples=0))
-    drawing = Drawing.of(TASK, account.meter(FakeEngine(world())))
+    drawing = Drawing.of(TASK, MeteredEngine(FakeEngine(world()), account))
     assert reasons(drawing) == []
     assert drawing.unpaid is not None
     assert drawing.unpaid.reason == "max_samples"

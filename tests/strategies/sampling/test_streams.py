@@ -7,6 +7,7 @@ from patience import NEVER_S
 from searching import TASK, BreakingEngine, world
 
 from strategies.core.account import Account, Budget
+from strategies.core.metered import MeteredEngine
 from strategies.sampling.draw import TEMPERATURE
 from strategies.sampling.streams import attempt, in_order, sub_seed
 from tts_server.engines.fake import FakeEngine, FakeRequest
@@ -112,7 +113,7 @@ def test_each_attempt_has_its_own_seed_and_a_temperature() -> None:
 def test_an_attempt_that_is_given_up_is_closed_and_paid() -> None:
     engine, account = FakeEngine(lambda request: "one two three four"), Account()
     left = iter([True, True, False])
-    sample = asyncio.run(attempt(TASK, account.meter(engine), 5, lambda _: not next(left)))
+    sample = asyncio.run(attempt(TASK, MeteredEngine(engine, account), 5, lambda _: not next(left)))
     assert (sample.text, sample.finish_reason, engine.live) == ("one two three", None, 0)
     assert account.usage.completion_tokens == engine.generated == 3
 
@@ -127,7 +128,7 @@ def test_a_failure_is_recorded() -> None:
 
 
 def test_without_a_budget_there_is_nothing() -> None:
-    engine = Account(Budget(max_samples=0)).meter(FakeEngine(world()))
+    engine = MeteredEngine(FakeEngine(world()), Account(Budget(max_samples=0)))
     assert asyncio.run(attempt(TASK, engine, 0)).chunks == []
 
 

@@ -13,6 +13,7 @@ from prm import Judge, PRMError, PRMInputError, StepScores
 from prm.judge import judge_chat
 from strategies.core.account import Account, Budget, BudgetSpent
 from strategies.core.contracts import Chunk, Prompt, Refused, Sampling, TokenIds, TokenLogprob, text_of
+from strategies.core.metered import MeteredPRM
 from tts_server.engines.fake import FakeEngine, FakeReply
 from tts_server.errors import APIError, EngineUnavailable
 from tts_server.prm_serving.judge_engine import Verifier
@@ -156,7 +157,7 @@ SOLUTION = [["one", "two", "three", "four"]]
 
 def test_a_call_that_the_deadline_cuts_is_paid_to_the_token() -> None:
     engine, account = Breaking(), Account(Budget(deadline_s=0.1))
-    judge = account.meter_prm(Judge(Verifier(engine, concurrency=2)))
+    judge = MeteredPRM(Judge(Verifier(engine, concurrency=2)), account)
     with pytest.raises(BudgetSpent):
         asyncio.run(judge.score("What is 2 + 2?", SOLUTION))
     assert len(engine.asked) == 4
@@ -167,7 +168,7 @@ def test_a_call_that_the_deadline_cuts_is_paid_to_the_token() -> None:
 @pytest.mark.parametrize("as_chunk", [True, False])
 def test_a_call_that_fails_halfway_is_paid_to_the_token(as_chunk: bool) -> None:
     engine, account = Breaking(OSError("gone"), as_chunk=as_chunk), Account()
-    judge = account.meter_prm(Judge(Verifier(engine, concurrency=1)))
+    judge = MeteredPRM(Judge(Verifier(engine, concurrency=1)), account)
     with pytest.raises(PRMError, match="gone"):
         asyncio.run(judge.score("What is 2 + 2?", SOLUTION))
     assert len(engine.asked) == 3

@@ -14,12 +14,8 @@ class Batch(Generic[T]):
 
     def __init__(self, slots: int | None) -> None:
         self.slots = slots
-        self._growing: set[T] = set()
+        self.growing: set[T] = set()
         self._waiting: dict[T, None] = {}
-
-    def __contains__(self, sample: T) -> bool:
-        """Whether the sample grows."""
-        return sample in self._growing
 
     def enter(self, sample: T) -> None:
         self._waiting[sample] = None
@@ -28,11 +24,11 @@ class Batch(Generic[T]):
     def leave(self, sample: T) -> None:
         """It has ended, or is not wanted any more."""
         self._waiting.pop(sample, None)
-        self._growing.discard(sample)
+        self.growing.discard(sample)
         self._fill()
 
     def _fill(self) -> None:
-        while self._waiting and (self.slots is None or len(self._growing) < self.slots):
+        while self._waiting and (self.slots is None or len(self.growing) < self.slots):
             sample = next(iter(self._waiting))
             del self._waiting[sample]
-            self._growing.add(sample)
+            self.growing.add(sample)

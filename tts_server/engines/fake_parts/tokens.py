@@ -4,6 +4,7 @@ import math
 import random
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from strategies.core.contracts import TokenIds, TokenLogprob
@@ -20,6 +21,7 @@ def pieces(text: str) -> list[str]:
     return short
 
 
+@lru_cache(maxsize=2**16)
 def token_id(piece: str) -> int:
     return int.from_bytes(b"\x01" + piece.encode())
 
@@ -29,7 +31,7 @@ def encode(text: str) -> TokenIds:
 
 
 def decode(token_ids: Sequence[int]) -> str:
-    return "".join(t.to_bytes((t.bit_length() + 7) // 8).removeprefix(b"\x01").decode() for t in token_ids)
+    return "".join([t.to_bytes((t.bit_length() + 7) // 8).removeprefix(b"\x01").decode() for t in token_ids])
 
 
 def prompt_logprobs(token_ids: TokenIds, k: int) -> tuple[TokenLogprob, ...]:

@@ -108,7 +108,7 @@ class Metrics:
             self._searches(strategy, plans, state.began)
 
     def _searches(self, strategy: _Strategy, plans: Sequence[Plan], began: float) -> None:
-        firsts = [plan.account.started + s for plan in plans if (s := plan.account.first_s) is not None]
+        firsts = [plan.account.deadline.started + s for plan in plans if (s := plan.outcome.first_s) is not None]
         if firsts:
             strategy.first_token.observe(min(firsts) - began)
         for plan in plans:
@@ -116,7 +116,7 @@ class Metrics:
                 strategy.discarded.inc(lost)
             if plan.account.stop_reason:
                 self.stops.labels(plan.strategy, plan.account.stop_reason).inc()
-            if (final := plan.account.final) and final.decision is not None:
+            if (final := plan.outcome.final) and final.decision is not None:
                 self.decisions.labels("true" if final.decision.get("explored") else "false").inc()
 
     def _count(self, labels: tuple[str, str, str]) -> None:
@@ -127,7 +127,7 @@ class Metrics:
 
 def discarded(plan: Plan) -> int:
     """Generated tokens that are no part of what was returned."""
-    account, final = plan.account, plan.account.final
+    account, final = plan.account, plan.outcome.final
     ends = [final.candidates[place] for place in final.ranking[: plan.choices]] if final else ()
     # Answers of one search may have a beginning in common.
     returned = {id(chunk): chunk.completion_tokens for end in ends for chunk in end.sample.chunks}

@@ -98,7 +98,7 @@ class Traces:
         if not self.on:
             return
         for place, plan in enumerate(state.plans):
-            recorder = Recorder(plan.task.prompt, plan.account.started)
+            recorder = Recorder(plan.task.prompt, plan.account.deadline.started)
             name = f"{id}-{place}" if place else id
             made = Record(name, model, plan, recorder, state.owner or "", state.id)
             recorder.on_end = partial(self.put, made)

@@ -11,19 +11,19 @@ def test_the_first_that_came_grow() -> None:
     batch = Batch[str](2)
     for sample in "abcd":
         batch.enter(sample)
-    assert [sample for sample in "abcd" if sample in batch] == ["a", "b"]
+    assert [sample for sample in "abcd" if sample in batch.growing] == ["a", "b"]
     batch.leave("c")
     batch.leave("a")
-    assert [sample for sample in "abcd" if sample in batch] == ["b", "d"]
+    assert [sample for sample in "abcd" if sample in batch.growing] == ["b", "d"]
     batch.leave("a")
-    assert [sample for sample in "abcd" if sample in batch] == ["b", "d"]
+    assert [sample for sample in "abcd" if sample in batch.growing] == ["b", "d"]
 
 
 def test_without_a_number_of_slots_all_grow() -> None:
     batch = Batch[int](None)
     for sample in range(100):
         batch.enter(sample)
-    assert all(sample in batch for sample in range(100))
+    assert all(sample in batch.growing for sample in range(100))
 
 
 def test_an_engine_with_slots_ends_its_samples_in_the_order_of_arrival() -> None:

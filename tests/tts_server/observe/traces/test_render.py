@@ -13,6 +13,7 @@ import strategies
 from prm import FakePRM, OnTokens, PRMInputError, StepScores
 from strategies.core.account import Account
 from strategies.core.contracts import Prompt, Sampling, Task
+from strategies.core.metered import MeteredPRM
 from strategies.record.recorder import Recorder, ScoringRecord
 from tts_server.engines.fake import FakeEngine, FakeRequest
 from tts_server.observe.traces.render import row
@@ -91,7 +92,7 @@ def test_a_scoring_says_which_solution_cannot_be_scored_and_why() -> None:
 
     async def two() -> ScoringRecord:
         recorder = Recorder(Prompt(), 0.0)
-        await Account(recorder=recorder).meter_prm(Short()).score("q", [["a"], ["b"]])
+        await MeteredPRM(Short(), Account(recorder=recorder)).score("q", [["a"], ["b"]])
         return recorder.scorings[0]
 
     record = record_of("best_of_n")

@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from searching import TASK, world
 from prm import FakePRM, OnTokens, PRMError, PRMInputError, StepScores
 from strategies.core.account import Account, Budget, BudgetSpent, StopReason, Usage
 from strategies.core.contracts import Chunk, Engine, Prompt, Sampling, TokenIds
+from strategies.core.metered import MeteredEngine, MeteredPRM
 from tts_server.engines.fake import FakeEngine
 
 STEPS = [["one two", "three"], ["four"]]
@@ -40,7 +42,7 @@ class ScriptedEngine(FakeEngine):
 
 
 async def drawn(account: Account, engine: Engine, n: int = 1, sampling: Sampling = TASK.sampling) -> list[Chunk]:
-    async with aclosing(account.meter(engine).generate(TASK.prompt, sampling, n)) as chunks:
+    async with aclosing(MeteredEngine(engine, account).generate(TASK.prompt, sampling, n)) as chunks:
         return [chunk async for chunk in chunks]
 
 
@@ -50,7 +52,7 @@ def ends(chunks: Sequence[Chunk]) -> dict[int, str]:
 
 def test_without_a_budget_nothing_changes() -> None:
     account, engine = Account(), FakeEngine(world())
-    metered = account.meter(engine)
+    metered = MeteredEngine(engine, account)
     assert (metered.model, metered.max_model_len, metered.continues) == ("fake", 32768, True)
 
     async def main() -> None:
@@ -175,23 +177,17 @@ def test_a_hanging_engine_is_left_at_the_deadline() -> None:
     assert engine.closed == 1
 
 
-class Behind(Account):
-    """Its clock is behind the event loop's, as that of a busy loop is ahead."""
-
-    @property
-    def wall_s(self) -> float:
-        return 0.0
-
-
 @pytest.mark.parametrize("wait", ["generate", "encode", "score"])
-def test_a_timer_that_fires_before_the_clock_says_so_is_the_deadline(wait: str) -> None:
+def test_a_timer_that_fires_before_the_clock_says_so_is_the_deadline(
+    wait: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Hanging(ScriptedEngine):
         async def encode(self, prompt: Prompt) -> TokenIds:
             await asyncio.Event().wait()
             return ()
 
     async def main(account: Account) -> None:
-        engine = account.meter(Hanging(hangs=True))
+        engine = MeteredEngine(Hanging(hangs=True), account)
         match wait:
             case "generate":
                 async with aclosing(engine.generate(TASK.prompt, TASK.sampling)) as chunks:
@@ -201,9 +197,11 @@ def test_a_timer_that_fires_before_the_clock_says_so_is_the_deadline(wait: str) 
                     await engine.encode(TASK.prompt)
             case _:
                 with pytest.raises(BudgetSpent):
-                    await account.meter_prm(FakePRM(delay_s=3600)).score("Q", STEPS)
+                    await MeteredPRM(FakePRM(delay_s=3600), account).score("Q", STEPS)
 
-    account = Behind(Budget(deadline_s=0.02))
+    account = Account(Budget(deadline_s=0.02))
+    # The clock of the deadline is behind the event loop's, as that of a busy loop is ahead.
+    monkeypatch.setattr("strategies.core.deadline.time", SimpleNamespace(monotonic=lambda: account.deadline.started))
     asyncio.run(main(account))
     assert account.stop_reason == "deadline"
     assert account.seconds_left == 0
@@ -240,7 +238,7 @@ def test_closing_the_metered_engine_closes_the_inner_one(taken: int) -> None:
     account = Account()
 
     async def main() -> None:
-        chunks = account.meter(engine).generate(TASK.prompt, TASK.sampling)
+        chunks = MeteredEngine(engine, account).generate(TASK.prompt, TASK.sampling)
         for _ in range(taken):
             await anext(chunks)
         await chunks.aclose()
@@ -286,7 +284,7 @@ def test_calls_at_once_share_one_account() -> None:
 def test_scores_are_counted_and_paid_to_the_end_of_the_call() -> None:
     prm = FakePRM(tokens=6)
     account = Account(Budget(max_prm_tokens=15))
-    metered = account.meter_prm(prm)
+    metered = MeteredPRM(prm, account)
     assert (metered.name, metered.aggregation) == (prm.name, prm.aggregation)
 
     async def main() -> None:
@@ -306,7 +304,7 @@ def test_scores_are_counted_and_paid_to_the_end_of_the_call() -> None:
 
 def test_scores_and_tokens_are_paid_apart() -> None:
     account = Account(Budget(max_tokens=0, max_prm_tokens=100))
-    asyncio.run(account.meter_prm(FakePRM()).score("q", STEPS))
+    asyncio.run(MeteredPRM(FakePRM(), account).score("q", STEPS))
     assert account.spent() == "max_tokens"
     assert account.spent(prm=True) is None
 
@@ -316,7 +314,7 @@ def test_a_hanging_reward_model_is_left_at_the_deadline() -> None:
 
     async def main() -> None:
         async with asyncio.timeout(NEVER_S):
-            await account.meter_prm(FakePRM(delay_s=3600)).score("q", STEPS)
+            await MeteredPRM(FakePRM(delay_s=3600), account).score("q", STEPS)
 
     with pytest.raises(BudgetSpent) as caught:
         asyncio.run(main())
@@ -338,7 +336,7 @@ class Slowing(FakePRM):
 def test_what_was_scored_before_the_deadline_is_paid() -> None:
     account = Account(Budget(deadline_s=0.05))
     with pytest.raises(BudgetSpent):
-        asyncio.run(account.meter_prm(Slowing(tokens=6)).score("q", STEPS))
+        asyncio.run(MeteredPRM(Slowing(tokens=6), account).score("q", STEPS))
     assert (account.usage.prm_calls, account.usage.prm_tokens) == (1, 6)
 
 
@@ -361,7 +359,7 @@ class Wrong(FakePRM):
 def test_a_count_that_does_not_match_is_an_error_and_paid() -> None:
     account = Account()
     with pytest.raises(PRMError, match="for solutions of"):
-        asyncio.run(account.meter_prm(Wrong()).score("q", STEPS))
+        asyncio.run(MeteredPRM(Wrong(), account).score("q", STEPS))
     assert account.usage.prm_tokens == 6
 
 
@@ -369,7 +367,7 @@ def test_a_count_that_does_not_match_is_an_error_and_paid() -> None:
 def test_an_error_of_the_reward_model_comes_through_and_what_it_computed_is_paid(error: Exception) -> None:
     account = Account(Budget(deadline_s=60))
     with pytest.raises(type(error), match=str(error)):
-        asyncio.run(account.meter_prm(Wrong(error)).score("q", STEPS))
+        asyncio.run(MeteredPRM(Wrong(error), account).score("q", STEPS))
     assert account.stop_reason is None
     assert account.usage.prm_tokens == 6
 
@@ -407,7 +405,7 @@ LONG = [["a"], ["b", "c", "d"], ["e", "f"], ["g", "h", "i"], ["j"]]
 )
 def test_a_solution_that_cannot_be_scored_leaves_the_others_their_scores(tells: str, asked: list[int]) -> None:
     account, prm = Account(), Short(tells)
-    results = asyncio.run(account.meter_prm(prm).score("q", LONG))
+    results = asyncio.run(MeteredPRM(prm, account).score("q", LONG))
     assert [len(result.scores) for result in results] == [1, 0, 2, 0, 1]
     assert ["too long" in (result.fault or "") for result in results] == [False, True, False, True, False]
     assert [r for r in results if not r.fault] == asyncio.run(FakePRM().score("q", [s for s in LONG if len(s) < 3]))
@@ -416,20 +414,20 @@ def test_a_solution_that_cannot_be_scored_leaves_the_others_their_scores(tells: 
 
 
 def test_where_no_solution_can_be_scored_each_says_why() -> None:
-    results = asyncio.run(Account().meter_prm(Short()).score("q", [LONG[1], LONG[3]]))
+    results = asyncio.run(MeteredPRM(Short(), Account()).score("q", [LONG[1], LONG[3]]))
     assert [result.fault for result in results] == ["solution 0 is too long", "solution 1 is too long"]
 
 
 def test_a_strict_reward_model_refuses_what_it_cannot_score_before_it_scores_anything() -> None:
     account = Account()
     with pytest.raises(PRMInputError, match="too long"):
-        asyncio.run(account.meter_prm(Short(), strict=True).score("q", LONG))
+        asyncio.run(MeteredPRM(Short(), account, strict=True).score("q", LONG))
     assert account.usage.prm_tokens == 0
 
 
 def test_steps_that_go_on_from_a_beginning_are_no_samples() -> None:
     account = Account(Budget(max_samples=3))
-    engine = account.meter(FakeEngine(world()))
+    engine = MeteredEngine(FakeEngine(world()), account)
 
     async def drawn(ids: TokenIds, n: int) -> int:
         async with aclosing(engine.generate(Prompt(token_ids=ids), Sampling(seed=1), n)) as chunks:
