@@ -28,7 +28,7 @@ from strategies.core.contracts import (
     numbers_of,
 )
 from strategies.core.options import HowToAggregate
-from strategies.sampling.draw import candidates_of, elect, scored, told_scored, with_temperature
+from strategies.sampling.draw import candidates_of, elect, scored, scoring_line, with_temperature
 from strategies.sampling.drawing import Drawing, raise_if_all_failed
 from strategies.search.treequest_tree import Posterior, Tree, Trial, treequest
 
@@ -66,17 +66,17 @@ async def ab_mcts(
     task = replace(task, sampling=with_temperature(task.sampling))
     tree = Tree(await treequest(), dist_type, task.sampling.seed)
     candidates: list[Candidate] = []
-    asked = 0
-    while asked < n and not account.stop_reason:
-        trials = tree.ask(min(batch, n - asked))
-        found = await generated(task, engine, trials, asked)
-        asked += len(trials)
+    place = 0
+    while place < n and not account.stop_reason:
+        trials = tree.ask(min(batch, n - place))
+        found = await generated(task, engine, trials, place)
+        place += len(trials)
         fresh = [candidate for _, candidate in found]
         raise_if_all_failed([candidate.sample for candidate in (*candidates, *fresh)])
         try:
             fresh = await scored(task, fresh, prm, aggregation)
             if any(candidate.unscorable is not None for candidate in fresh):
-                yield Progress(told_scored(fresh, prm))
+                yield Progress(scoring_line(fresh, prm))
         except BudgetSpent:
             yield Progress("no budget is left for scores")
         except Exception:
@@ -87,7 +87,7 @@ async def ab_mcts(
         for (trial, _), candidate in zip(found, fresh, strict=True):
             if candidate.score is not None:
                 tree.tell(trial, candidate, candidate.score)
-                yield Progress(told(trial, candidate))
+                yield Progress(trial_line(trial, candidate))
         if best := max((c for c in candidates if c.score is not None), key=lambda c: c.score or 0.0, default=None):
             yield Incumbent(best)
     yield await elect(candidates or candidates_of([]), selector or prm.selector, account.seconds_left)
@@ -138,7 +138,7 @@ def seeded(task: Task, place: int) -> Task:
     return replace(task, sampling=replace(task.sampling, seed=random.Random(f"{seed}|{place}").getrandbits(31)))
 
 
-def told(trial: Trial, candidate: Candidate) -> str:
+def trial_line(trial: Trial, candidate: Candidate) -> str:
     how = "a fresh solution" if trial.parent_state is None else f"a revision of solution {trial.node_to_expand + 1}"
-    said = f"answers {candidate.answer}" if candidate.answer is not None else "gives no answer"
-    return f"{how} {said} and scores {candidate.score:.3f}"
+    outcome = f"answers {candidate.answer}" if candidate.answer is not None else "gives no answer"
+    return f"{how} {outcome} and scores {candidate.score:.3f}"

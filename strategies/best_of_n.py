@@ -11,7 +11,7 @@ from strategies import strategy
 from strategies.core.account import Account, BudgetSpent
 from strategies.core.contracts import Engine, Event, Incumbent, Progress, Sample, Selector, Task
 from strategies.core.options import HowToAggregate, SampleCount, refuse_unscored
-from strategies.sampling.draw import candidates_of, draw, elect, scored, told_scored
+from strategies.sampling.draw import candidates_of, draw, elect, scored, scoring_line
 
 
 @strategy("best_of_n", paper="2110.14168, 2305.20050", scored=True, formed=True)
@@ -44,7 +44,7 @@ async def best_of_n(
         yield Incumbent(unscored.best)
         try:
             candidates = await scored(task, candidates, prm, aggregation)
-            yield Progress(told_scored(candidates, prm))
+            yield Progress(scoring_line(candidates, prm))
         except BudgetSpent:
             # Without scores the vote falls back to the majority, which the incumbent leads.
             yield Progress("no budget is left for scores: the majority decides")

@@ -18,7 +18,7 @@ from strategies import strategy
 from strategies.core.account import Account
 from strategies.core.contracts import Engine, Event, Progress, Refused, Sample, Task
 from strategies.core.options import SampleCount
-from strategies.sampling.draw import candidates_of, draw, told
+from strategies.sampling.draw import candidates_of, draw, sample_line
 from strategies.sampling.drawing import succeeded
 from strategies.sampling.logprob_confidence import (
     MEASURES,
@@ -140,11 +140,11 @@ class _Thinking:
                 if not sample.chunks:
                     break
                 if sample.finish_reason is None:
-                    said = f"sample {sample.chunks[0].index + 1} is given up after {sample.completion_tokens} tokens"
-                    yield Progress(f"{said}: its confidence fell below {self.ballot.bar:.3g}")
+                    line = f"sample {sample.chunks[0].index + 1} is given up after {sample.completion_tokens} tokens"
+                    yield Progress(f"{line}: its confidence fell below {self.ballot.bar:.3g}")
                 else:
                     self.ballot.traces.append(trace)
-                    yield Progress(told(sample.chunks[-1], sample))
+                    yield Progress(sample_line(sample.chunks[-1], sample))
 
     async def _think(self, before: int, place: int) -> Trace:
         reader = self._reader()

@@ -147,38 +147,42 @@ class Search:
 
     def _all_written(self) -> list[Thought]:
         """Each with the value that is known of it."""
-        known = self.evaluator.known
+        values = self.evaluator.known
         written = [thought for name in names_of(self.graph) for thought in self.written.get(name, [])]
-        return [replace(thought, value=known.get(thought.text, UNVALUED)) for thought in written]
+        return [replace(thought, value=values.get(thought.text, UNVALUED)) for thought in written]
 
     async def _vote(self, thoughts: Sequence[Thought], within_s: float | None) -> Final:
         return await vote_by_value([t.sample for t in thoughts], [t.value for t in thoughts], self.evaluator, within_s)
 
     async def _done(self, name: str, operation: Operation, taken: list[Thought]) -> list[Thought]:
         match operation:
-            case Generate(k=k, instruction=told) if not edges_of(self.graph)[name]:
-                return await self._write(name, [()], k, told)
-            case Generate(k=k, instruction=told):
-                return await self._write(name, [(thought,) for thought in taken], k, told or _FURTHER)
-            case Aggregate(k=k, instruction=told):
-                return await self._write(name, [tuple(taken)] if taken else [], k, told or _MERGE)
-            case Refine(instruction=told):
-                return await self._write(name, [(thought,) for thought in taken], 1, told or _REFINE)
+            case Generate(k=k, instruction=instruction) if not edges_of(self.graph)[name]:
+                return await self._write(name, [()], k, instruction)
+            case Generate(k=k, instruction=instruction):
+                return await self._write(name, [(thought,) for thought in taken], k, instruction or _FURTHER)
+            case Aggregate(k=k, instruction=instruction):
+                return await self._write(name, [tuple(taken)] if taken else [], k, instruction or _MERGE)
+            case Refine(instruction=instruction):
+                return await self._write(name, [(thought,) for thought in taken], 1, instruction or _REFINE)
             case Score(samples=samples):
                 values = await self.evaluator.values(taken, samples)
                 return [replace(thought, value=value) for thought, value in zip(taken, values, strict=True)]
             case KeepBest(n=n):
                 return sorted(taken, key=lambda thought: thought.value.value, reverse=True)[:n]
 
-    async def _write(self, name: str, groups: Sequence[tuple[Thought, ...]], k: int, told: str | None) -> list[Thought]:
+    async def _write(
+        self, name: str, groups: Sequence[tuple[Thought, ...]], k: int, instruction: str | None
+    ) -> list[Thought]:
         """New thoughts, k of each group, all groups at once."""
         drawn: dict[int, list[Sample]] = {}
 
         async def think(place: int) -> None:
             prompt = self.policy.task.prompt
-            if told:
+            if instruction:
                 parents = numbers_of(thought.sample for thought in groups[place])
-                prompt = self.policy.told("\n\n".join(filter(None, [_shown(groups[place]), told])), parents)
+                prompt = self.policy.prompt_with(
+                    "\n\n".join(filter(None, [_shown(groups[place]), instruction])), parents
+                )
             drawn[place] = await self.policy.think(prompt, self.policy.sampling, k, name, place)
 
         await together([think(place) for place in range(len(groups))])

@@ -55,9 +55,9 @@ async def mixture_of_agents(
     yield Progress(f"one model proposes {proposers} times a layer; the proposers differ by {by}")
     proposals: list[Sample] = []
     for layer in range(1, layers):
-        told = aggregating(task, proposals)
+        layer_task = aggregating(task, proposals)
         calls = [
-            Drawing.of(seeded_task(prompted(told, role, None), layer, i), engine, share)
+            Drawing.of(seeded_task(prompted(layer_task, role, None), layer, i), engine, share)
             for i, (role, share) in enumerate(zip(roles, shares, strict=True))
         ]
         await together([call.run() for call in calls])

@@ -57,8 +57,8 @@ async def self_consistency(
     """Draws samples and returns the answer that most of them, or most of their weight, agree on."""
     if selector == "weighted":
         refuse_unscored(prm, selector)
-    asked = task.sampling.logprobs
-    if selector == "logprob" and asked is None:
+    logprobs = task.sampling.logprobs
+    if selector == "logprob" and logprobs is None:
         task = replace(task, sampling=replace(task.sampling, logprobs=0))
     samples: list[Sample] = []
     match stopping:
@@ -77,7 +77,7 @@ async def self_consistency(
             yield line
     candidates = candidates_of(samples)
     if selector == "logprob":
-        yield await _elect_by_logprob(candidates, asked, account)
+        yield await _elect_by_logprob(candidates, logprobs, account)
         return
     if selector == "weighted" and prm:
         yield Incumbent((await elect(candidates, "majority", account.seconds_left)).best)
@@ -90,7 +90,9 @@ async def self_consistency(
     yield await elect(candidates, selector, account.seconds_left)
 
 
-async def _elect_by_logprob(candidates: Sequence[Candidate], asked: int | None, account: Account) -> Final:
+async def _elect_by_logprob(candidates: Sequence[Candidate], logprobs: int | None, account: Account) -> Final:
     weights = [mean_probability([token.logprob for token in c.sample.logprobs]) for c in candidates]
-    returned = [replace(c, sample=Sample([only_asked(chunk, asked) for chunk in c.sample.chunks])) for c in candidates]
+    returned = [
+        replace(c, sample=Sample([only_asked(chunk, logprobs) for chunk in c.sample.chunks])) for c in candidates
+    ]
     return await elect_by(weights, returned, within_s=account.seconds_left)

@@ -116,8 +116,8 @@ async def depth_first(tree: Tree, max_steps: int, threshold: float, max_visits: 
         good = [child for child in children if child.value.value > threshold]
         pruned += [child for child in children if child.value.value <= threshold]
         stack += sorted(good, key=lambda s: s.value.value, reverse=True)[::-1]
-        told = f"{len(good)} of {len(children)} states are worth a visit"
-        yield Progress(f"visit {visit}: depth {len(state.thoughts)}, {told}")
+        count = f"{len(good)} of {len(children)} states are worth a visit"
+        yield Progress(f"visit {visit}: depth {len(state.thoughts)}, {count}")
     if not tree.leaves:
         rest = stack or pruned or [State()]
         yield Progress(await tree.complete([max(rest, key=lambda s: (s.value.value, len(s.thoughts)))]))

@@ -79,15 +79,15 @@ async def universal_self_consistency(
         judging = Sampling(max_tokens=verdict_tokens, temperature=verdict_temperature, seed=own_seed)
         place = None
         try:
-            shown = numbers_of(candidates[i].sample for i in offered)
-            said = await _answer(engine, asking(task, [texts[i] for i in offered], shown), judging)
-            place = verdict(said, len(offered))
+            parents = numbers_of(candidates[i].sample for i in offered)
+            reply = await _answer(engine, asking(task, [texts[i] for i in offered], parents), judging)
+            place = verdict(reply, len(offered))
         except BudgetSpent:
-            said = "no budget is left"
+            reply = "no budget is left"
         except Exception as error:
-            said = f"the engine failed: {error}"
+            reply = f"the engine failed: {error}"
         chosen = None if place is None else offered[place]
-        yield Progress(f"no verdict: {said[:200]}" if chosen is None else f"the verdict is sample {chosen + 1}")
+        yield Progress(f"no verdict: {reply[:200]}" if chosen is None else f"the verdict is sample {chosen + 1}")
     yield await _final(candidates, chosen, sorted(offered), fallback, account)
 
 

@@ -74,11 +74,11 @@ class ArmRun:
 
     async def joined(self, outcome: Final) -> Final:
         """The arm's end together with what was drawn before; the ends of a search and the pilot's samples vote."""
-        known = Counter(candidate.text for candidate in outcome.candidates)
+        texts = Counter(candidate.text for candidate in outcome.candidates)
         rest = []
-        for candidate in self.evidence.shown(self.evidence.candidates):
-            if known[candidate.text]:
-                known[candidate.text] -= 1
+        for candidate in self.evidence.as_requested(self.evidence.candidates):
+            if texts[candidate.text]:
+                texts[candidate.text] -= 1
             else:
                 rest.append(candidate)
         if not rest:

@@ -21,15 +21,15 @@ def decision(choice: Choice, final: Final, reason: Reason) -> dict[str, Any]:
         final: the search's end.
         reason: why it ended.
     """
-    table, known, place = choice.table, choice.estimate, choice.bin
+    table, estimate, place = choice.table, choice.estimate, choice.bin
     cell = choice.cell or (None if place is None else table.stop(place, choice.evidence.pilot))
     return {
         "policy": "fitted" if table.fitted else "prior",
         "policy_note": table.note,
         "pilot": _pilot(choice),
-        "difficulty": round(known.p, 6) if known else None,
-        "interval": [round(known.low, 6), round(known.high, 6)] if known else None,
-        "estimated_from": known.source if known else None,
+        "difficulty": round(estimate.p, 6) if estimate else None,
+        "interval": [round(estimate.low, 6), round(estimate.high, 6)] if estimate else None,
+        "estimated_from": estimate.source if estimate else None,
         "bin": place,
         "chosen": cell.strategy if cell else STOP,
         "options": dict(cell.options) if cell else {},
@@ -55,8 +55,8 @@ def _pilot(choice: Choice) -> dict[str, Any]:
     pilot: dict[str, Any] = {"n": cost.samples, "tokens": cost.tokens, "prm_tokens": cost.prm_tokens}
     if attempts := evidence.pilot_attempts:
         difficulty = evidence.estimate(choice.table.difficulty, attempts).p
-        shown = {name: round(value, 6) for name, value in features(attempts).items()}
-        pilot |= {"difficulty": round(difficulty, 6), "features": shown}
+        values = {name: round(value, 6) for name, value in features(attempts).items()}
+        pilot |= {"difficulty": round(difficulty, 6), "features": values}
     return pilot
 
 

@@ -51,7 +51,7 @@ class Attempt:
     truncated: bool
     """Whether it was cut before its end."""
     logprob: float | None = None
-    """The mean logprob of its tokens; None where nobody told it."""
+    """The mean logprob of its tokens; None where the engine gave none."""
     score: float | None = None
     """Its step scores as one; None where it was not scored."""
     min_step: float | None = None
@@ -185,7 +185,7 @@ class Estimate:
     high: float
     """The ends of the central 90 % of a Beta posterior as sure as that many graded samples would make it."""
     source: Literal["model", "votes", "scores"]
-    """What it was told by: a fitted model, the votes, or, where nothing votes, the mean score."""
+    """What it rests on: a fitted model, the votes, or, where nothing votes, the mean score."""
 
 
 def estimate(attempts: Sequence[Attempt], model: Difficulty | None, size: int | None = None) -> Estimate:

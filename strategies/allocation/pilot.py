@@ -126,9 +126,9 @@ class Evidence:
 
     async def elect(self, selector: Selector) -> Final:
         """The vote over what was drawn."""
-        return await elect(self.shown(self.candidates), selector, self.account.seconds_left)
+        return await elect(self.as_requested(self.candidates), selector, self.account.seconds_left)
 
-    def shown(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+    def as_requested(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Candidates with the logprobs that the task asks for."""
         return [replace(candidate, sample=self._asked(candidate.sample)) for candidate in candidates]
 
@@ -142,9 +142,9 @@ class Evidence:
 
     async def _add(self, new: Sequence[Candidate]) -> None:
         answers = [candidate.answer for candidate in new if candidate.answer is not None]
-        known = iter(await canonical(answers, self.account.seconds_left))
+        keys = iter(await canonical(answers, self.account.seconds_left))
         self.candidates += new
-        self._keys += [None if candidate.answer is None else next(known) for candidate in new]
+        self._keys += [None if candidate.answer is None else next(keys) for candidate in new]
 
     def _cost(self, wall_s: float) -> PilotCost:
         steps = [len(split_steps(c.text)) for c in self.candidates]

@@ -2,8 +2,8 @@
 
 A call that continues the task's prompt is served from them first: whole, where the call draws whole answers; cut at its
 stop strings, where it draws steps and the engine tells token ids. A trajectory that equals the beginning of a sample
-goes on as that sample did. Each is served once after each beginning, so that no count of samples tells more than there
-are. A sample's next step is as good as a fresh one: nothing but what came before it had a say in what it is.
+goes on as that sample did. Each is served once after each beginning, so that a vote counts no sample
+twice. A sample's next step is as good as a fresh one: nothing but what came before it had a say in what it is.
 """
 
 from collections import defaultdict
@@ -59,8 +59,8 @@ class ReplayEngine(EngineWrapper):
         parts = [] if beginning is None else self._take(beginning, sampling, n)
         for index, part in enumerate(parts):
             for chunk in part:
-                told = only_asked(chunk, sampling.logprobs) if chunk.logprobs else chunk
-                yield replace(told, index=index)
+                served = only_asked(chunk, sampling.logprobs) if chunk.logprobs else chunk
+                yield replace(served, index=index)
         if len(parts) == n:
             return
         if not beginning and beginning is not None and sampling.seed is not None:
@@ -103,8 +103,8 @@ class ReplayEngine(EngineWrapper):
     def _fits(self, sampling: Sampling) -> bool:
         """Whether the samples are drawn as a call wants it, but for where they end."""
         own = self._sampling
-        told = sampling.logprobs is None or (own.logprobs is not None and sampling.logprobs <= own.logprobs)
-        return told and _without_ends(sampling) == _without_ends(own)
+        has_logprobs = sampling.logprobs is None or (own.logprobs is not None and sampling.logprobs <= own.logprobs)
+        return has_logprobs and _without_ends(sampling) == _without_ends(own)
 
     def _part(self, sample: Sample, beginning: TokenIds, sampling: Sampling) -> list[Chunk] | None:
         own = self._sampling
@@ -134,7 +134,7 @@ def _after(sample: Sample, beginning: TokenIds) -> list[Chunk]:
             return sample.chunks[place:]
         new = chunk.token_ids
         if not new and chunk.completion_tokens:
-            # Token ids are not told.
+            # The engine gives no token ids.
             return []
         if beginning[seen : seen + len(new)] != new:
             return []
@@ -149,7 +149,7 @@ def _step(chunks: Sequence[Chunk], sampling: Sampling, own: Sampling) -> list[Ch
     several tokens does not tell which of them that is, and a token that says more than the string must not lose it.
     """
     taken: list[Chunk] = []
-    text, tokens, known = "", 0, reach(sampling.stop)
+    text, tokens, longest = "", 0, reach(sampling.stop)
     for chunk in chunks:
         if chunk.completion_tokens and not chunk.token_ids and not chunk.finish_reason:
             return None
@@ -157,7 +157,7 @@ def _step(chunks: Sequence[Chunk], sampling: Sampling, own: Sampling) -> list[Ch
         tokens += len(chunk.token_ids)
         if found := first_stop(text, sampling.stop, before):
             return _stopped(taken, chunk, text, found, tokens, sampling.max_tokens)
-        text = text[-known:] if known else ""
+        text = text[-longest:] if longest else ""
         if sampling.max_tokens is not None and tokens >= sampling.max_tokens and not chunk.finish_reason:
             cut = replace(chunk, finish_reason="length")
             return [*taken, cut] if tokens == sampling.max_tokens else None

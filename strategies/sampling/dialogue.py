@@ -25,12 +25,12 @@ def followed_by(task: Task, turns: Sequence[Message], parents: tuple[int, ...] =
     return Prompt((*messages, first, *rest), template=kept, parents=parents)
 
 
-def said(text: str) -> Message:
+def assistant_turn(text: str) -> Message:
     """The assistant's turn with a solution, without the thought before it."""
     return {"role": "assistant", "content": text.rpartition("</think>")[2].strip()}
 
 
-def asked(text: str) -> Message:
+def user_turn(text: str) -> Message:
     return {"role": "user", "content": text}
 
 

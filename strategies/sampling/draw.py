@@ -43,20 +43,20 @@ async def draw(task: Task, engine: Engine, n: int, samples: list[Sample]) -> Asy
                 has_begun = True
                 yield Progress(f"{n} samples are under way")
             if chunk.finish_reason:
-                yield Progress(told(chunk, sample))
+                yield Progress(sample_line(chunk, sample))
     drawing.raise_if_lost()
     samples += drawing.samples
     raise_if_all_failed(samples)
 
 
-def told(chunk: Chunk, sample: Sample) -> str:
+def sample_line(chunk: Chunk, sample: Sample) -> str:
     answer = answer_of(sample)
-    said = f"answers {answer}" if answer is not None else "gives no answer"
+    line = f"answers {answer}" if answer is not None else "gives no answer"
     if sample.refusal:
-        said = "refuses to answer"
+        line = "refuses to answer"
     if sample.reading and sample.reading.fault:
-        said += f": {sample.reading.fault}"
-    return f"sample {chunk.index + 1} ({chunk.finish_reason}, {sample.completion_tokens} tokens) {said}"
+        line += f": {sample.reading.fault}"
+    return f"sample {chunk.index + 1} ({chunk.finish_reason}, {sample.completion_tokens} tokens) {line}"
 
 
 def with_temperature(sampling: Sampling) -> Sampling:
@@ -112,18 +112,18 @@ async def scored(
     return marked
 
 
-def told_scored(candidates: Sequence[Candidate], prm: ProcessRewardModel) -> str:
+def scoring_line(candidates: Sequence[Candidate], prm: ProcessRewardModel) -> str:
     """What there is to say of candidates that the reward model was asked about."""
     faults = [candidate.unscorable for candidate in candidates if candidate.unscorable is not None]
-    said = f"{len(candidates) - len(faults)} candidates are scored by {prm.name}"
-    return f"{said}, {len(faults)} cannot be: {faults[0]}" if faults else said
+    line = f"{len(candidates) - len(faults)} candidates are scored by {prm.name}"
+    return f"{line}, {len(faults)} cannot be: {faults[0]}" if faults else line
 
 
 async def elect(candidates: Sequence[Candidate], selector: Selector | None, within_s: float | None = None) -> Final:
     """The end of a search: votes, weights and ranking; answers are compared for at most `within_s` seconds."""
     answers = [c.answer for c in candidates]
-    known = iter(await canonical([a for a in answers if a is not None], within_s))
-    keys = [None if a is None else next(known) for a in answers]
+    canonical_keys = iter(await canonical([a for a in answers if a is not None], within_s))
+    keys = [None if a is None else next(canonical_keys) for a in answers]
     outcome = vote(candidates, keys, selector or "majority")
     weighed = tuple(replace(c, weight=w) for c, w in zip(candidates, outcome.weights, strict=True))
     return Final(weighed, outcome.ranking, selector, outcome.confidence, outcome.votes)

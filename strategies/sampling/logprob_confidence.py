@@ -22,7 +22,7 @@ _ROUNDING = 1e-9
 def token_confidence(token: TokenLogprob) -> float | None:
     """-1/k Σ ln P over the k likeliest tokens (2508.15260): high where one of them has all the probability.
 
-    None where the engine told none.
+    None where the engine gave no rivals.
     """
     tops = [max(top.logprob, _FLOOR) for top in token.top]
     return -math.fsum(tops) / len(tops) if tops else None
@@ -125,9 +125,9 @@ class Ballot:
 
     def set_bar(self, keep: float) -> None:
         """Lets the most confident share of the traces vote; only those that say something are counted."""
-        known = [trace for trace in self.traces if trace.key is not None] or self.traces
-        if known:
-            self.bar = percentile([trace.confidence for trace in known], 1 - keep)
+        voters = [trace for trace in self.traces if trace.key is not None] or self.traces
+        if voters:
+            self.bar = percentile([trace.confidence for trace in voters], 1 - keep)
 
     @property
     def weights(self) -> list[float]:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from strategies.answers import canonical
 from strategies.core.account import Account
 from strategies.core.contracts import Chunk, Engine, Progress, Sample, Task
-from strategies.sampling.draw import answer_of, told, with_temperature
+from strategies.sampling.draw import answer_of, sample_line, with_temperature
 from strategies.sampling.drawing import Drawing, raise_if_all_failed, succeeded
 
 T = TypeVar("T")
@@ -23,9 +23,10 @@ Key = str | None
 async def in_order(begin: Callable[[int], Awaitable[T]], n: int, parallel: int) -> AsyncGenerator[T, None]:
     """Runs begin(0) … begin(n - 1), `parallel` at a time, and yields their results in that order.
 
-    What ends early makes room for the next at once, but is told only after all that began before it: a stop that
-    looked at what ends first would favour short answers. What is told makes room when the next result is asked for,
-    so nothing begins that the stop would forbid. Closing the iterator cancels what still runs and waits for its end.
+    A call that ends early makes room for the next at once, but its result waits for all that began before it: a stop
+    that looked at what ends first would favour short answers. The result that is yielded makes room when the next one
+    is requested, so nothing begins that the stop would forbid. Closing the iterator cancels what still runs and waits
+    for its end.
     """
     places, head = asyncio.Semaphore(parallel), 0
 
@@ -83,7 +84,7 @@ async def draw_until(
             if not sample.chunks:
                 break
             samples.append(sample)
-            yield Progress(told(sample.chunks[-1], sample))
+            yield Progress(sample_line(sample.chunks[-1], sample))
             keys.append(await key_of(sample, account))
             if sum(map(succeeded, samples)) >= task.choices and enough(keys):
                 yield Progress(f"{len(keys)} of {n} samples are enough")

@@ -9,7 +9,7 @@ from strategies.answers import canonical
 from strategies.core.account import Account, BudgetSpent
 from strategies.core.concurrency import together
 from strategies.core.contracts import Candidate, Engine, Final, Message, Sample, Selector, Task, numbers_of
-from strategies.sampling.dialogue import aside, ask, asked, followed_by, said, seeded
+from strategies.sampling.dialogue import aside, ask, assistant_turn, followed_by, seeded, user_turn
 from strategies.sampling.draw import candidates_of, elect, scored
 from strategies.sampling.drawing import succeeded
 
@@ -79,10 +79,10 @@ class Revisions:
         """Feedback, then a revision; a chain that fails stops at what it has."""
         first, sampling = chain.attempts[0], self.task.sampling
         chain.draft = None
-        turns, shown = self._turns(chain), numbers_of(self.candidates[i].sample for i in chain.kept[-CONTEXT:])
+        turns, parents = self._turns(chain), numbers_of(self.candidates[i].sample for i in chain.kept[-CONTEXT:])
         review = await ask(
             self.engine,
-            followed_by(self.task, [*turns, asked(FEEDBACK)], shown),
+            followed_by(self.task, [*turns, user_turn(FEEDBACK)], parents),
             seeded(aside(sampling, self.feedback_tokens), "review", first, revision),
         )
         self._check(chain, review)
@@ -93,8 +93,8 @@ class Revisions:
             self.engine,
             followed_by(
                 self.task,
-                [*turns, asked(FEEDBACK), said(review.text), asked(REFINE)],
-                (*shown, *numbers_of([review])),
+                [*turns, user_turn(FEEDBACK), assistant_turn(review.text), user_turn(REFINE)],
+                (*parents, *numbers_of([review])),
             ),
             seeded(sampling, "revision", first, revision),
             index=first,
@@ -105,8 +105,8 @@ class Revisions:
         """The last attempts that were kept, as turns."""
         turns: list[Message] = []
         for index in chain.kept[-CONTEXT:]:
-            turns += [asked(REFINE)] if turns else []
-            turns.append(said(self.candidates[index].text))
+            turns += [user_turn(REFINE)] if turns else []
+            turns.append(assistant_turn(self.candidates[index].text))
         return turns
 
     def _check(self, chain: Chain, sample: Sample) -> None:
@@ -157,11 +157,11 @@ async def distinct_first(
 ) -> tuple[int, ...]:
     """The order with equal answers behind distinct ones, then those without any, then failed ones; the first stays."""
     answers = [candidates[i].answer for i in order]
-    known = iter(await canonical([answer for answer in answers if answer is not None], within_s))
+    keys = iter(await canonical([answer for answer in answers if answer is not None], within_s))
     seen: set[str] = set()
     places: dict[int, int] = {}
     for i, answer in zip(order, answers, strict=True):
-        key = None if answer is None else next(known)
+        key = None if answer is None else next(keys)
         failed = 3 if not succeeded(candidates[i].sample) else 2
         places[i] = failed if key is None else int(key in seen)
         if key is not None:

@@ -183,8 +183,8 @@ class Chain:
 def resumable(part: Sample) -> TokenIds:
     """The part's tokens without an end of sequence, which engines count as a token and may or may not tell."""
     ids = part.token_ids
-    told = part.finish_reason == "eos" and len(ids) == part.completion_tokens
-    return ids[:-1] if told else ids
+    has_end = part.finish_reason == "eos" and len(ids) == part.completion_tokens
+    return ids[:-1] if has_end else ids
 
 
 async def begin(

@@ -303,8 +303,8 @@ class StepSearch:
         if self.prm is None:
             return list(children)
         ahead = list(await asyncio.gather(*(self._rolled(c, lookahead) for c in children))) if lookahead else children
-        asked = [rolled.steps for rolled in ahead if rolled.steps and rolled.unscorable is None]
-        results = iter(await self.prm.score(self.task.question, asked) if asked else [])
+        solutions = [rolled.steps for rolled in ahead if rolled.steps and rolled.unscorable is None]
+        results = iter(await self.prm.score(self.task.question, solutions) if solutions else [])
         scored = []
         for child, rolled in zip(children, ahead, strict=True):
             result = next(results) if rolled.steps and rolled.unscorable is None else StepScores(())
@@ -354,8 +354,8 @@ class StepSearch:
         if not pool:
             return await elect([Candidate.empty()], selector)
         # Failed branches are shown and have no vote.
-        shown = (*pool, *self.withheld, *self.failed)
-        candidates = [self._candidate(trajectory) for trajectory in shown]
+        everyone = (*pool, *self.withheld, *self.failed)
+        candidates = [self._candidate(trajectory) for trajectory in everyone]
         if weight is None or selector != "weighted":
             return await elect(candidates, selector, within_s)
         weighed = [replace(c, score=None if c.score is None else weight(c.score)) for c in candidates]
@@ -383,6 +383,6 @@ class StepSearch:
 def _scores_of(child: Trajectory, scores: Sequence[float]) -> tuple[float, ...]:
     """One score a step of the child; the last one is that of the end of its lookahead."""
     own = len(child.steps)
-    known = scores[: max(0, own - 1)]
+    before = scores[: max(0, own - 1)]
     # A stop string across the end of the child makes its lookahead the shorter one.
-    return (*known, *(scores[-1],) * (own - len(known)))
+    return (*before, *(scores[-1],) * (own - len(before)))

@@ -96,7 +96,7 @@ class Policy:
         """That of what may be returned."""
         return replace(self.task.sampling, temperature=self.temperature)
 
-    def told(self, text: str, parents: tuple[int, ...]) -> Prompt:
+    def prompt_with(self, text: str, parents: tuple[int, ...]) -> Prompt:
         """The conversation with `text`, which shows these samples, at the end of its last user turn, or as one."""
         prompt = replace(self.task.prompt, parents=parents)
         messages = prompt.messages
@@ -177,16 +177,16 @@ class Evaluator:
     async def _judge(self, solution: Solution, samples: int) -> None:
         text, parents = solution.text, () if solution.number is None else (solution.number,)
         question = f"{_VALUE}\n\nProblem:\n{self.policy.task.question}\n\nSolution:\n{text}"
-        said = await self.policy.judge(question, parents, samples, self.tokens, "value", text)
-        if said:
-            self.known[text] = Value(verdict_value(said))
+        replies = await self.policy.judge(question, parents, samples, self.tokens, "value", text)
+        if replies:
+            self.known[text] = Value(verdict_value(replies))
 
 
-def verdict_value(said: Sequence[str]) -> float:
+def verdict_value(replies: Sequence[str]) -> float:
     """The mean of what the verdicts count for; what names none in its last line counts 0."""
-    last_lines = (text.strip().rpartition("\n")[2] for text in said)
+    last_lines = (text.strip().rpartition("\n")[2] for text in replies)
     found = (_VERDICT.findall(line) for line in last_lines)
-    return sum(VERDICTS[words[-1].lower()] for words in found if words) / len(said)
+    return sum(VERDICTS[words[-1].lower()] for words in found if words) / len(replies)
 
 
 async def vote_by_value(

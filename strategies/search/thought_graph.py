@@ -96,8 +96,8 @@ def check(graph: list[Operation]) -> list[Operation]:
     for name, operation in zip(names, graph, strict=True):
         for other in edges[name]:
             if other not in seen:
-                known = ", ".join(map(repr, names[: names.index(name)])) or "none"
-                raise ValueError(f"operation {name!r} comes after {other!r}, which is not listed before it ({known})")
+                earlier = ", ".join(map(repr, names[: names.index(name)])) or "none"
+                raise ValueError(f"operation {name!r} comes after {other!r}, which is not listed before it ({earlier})")
         if not edges[name] and not isinstance(operation, Generate):
             raise ValueError(f"operation {name!r} ({operation.op}) takes no thoughts; only generate can begin a graph")
         if isinstance(operation, KeepBest):

@@ -113,8 +113,8 @@ class Tree:
         async def finish(place: int) -> None:
             state = states[place]
             what = "the rest of the solution" if state.thoughts else "the solution"
-            asked = rf"{_so_far(state)}Write {what}. Put the final answer within \boxed{{}}."
-            prompt = self.policy.told(asked, numbers_of(state.thoughts[-1:]))
+            request = rf"{_so_far(state)}Write {what}. Put the final answer within \boxed{{}}."
+            prompt = self.policy.prompt_with(request, numbers_of(state.thoughts[-1:]))
             sampling = replace(self.policy.sampling, max_tokens=self._room(state))
             samples = await self.policy.think(prompt, sampling, 1, "rest", state.text)
             ends[place] = [self._grown(state, sample, ended=True) for sample in samples]
@@ -148,15 +148,15 @@ class Tree:
         return not cut
 
     async def _sampled(self, state: State) -> list[State]:
-        asked = f"Write only the {_place(state)} step of the solution, in one paragraph. {_ENDING}"
+        request = f"Write only the {_place(state)} step of the solution, in one paragraph. {_ENDING}"
         sampling = self.policy.sampling
         limited = replace(sampling, stop=(SEPARATOR, *sampling.stop), max_tokens=self._room(state))
-        prompt = self.policy.told(_so_far(state) + asked, numbers_of(state.thoughts[-1:]))
+        prompt = self.policy.prompt_with(_so_far(state) + request, numbers_of(state.thoughts[-1:]))
         samples = await self.policy.think(prompt, limited, self.n_generate, "sample", state.text)
         return [self._child(state, sample) for sample in samples]
 
     async def _proposed(self, state: State) -> list[State]:
-        prompt = self.policy.told(
+        prompt = self.policy.prompt_with(
             f"{_so_far(state)}Propose {self.n_generate} different possibilities for the {_place(state)} step of the "
             f"solution, as a numbered list, one paragraph each and nothing else. {_ENDING}",
             numbers_of(state.thoughts[-1:]),

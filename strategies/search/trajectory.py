@@ -43,8 +43,8 @@ class Trajectory:
         return tuple(ids)
 
     @cached_property
-    def said(self) -> tuple[Sample, ...]:
-        """The samples without what is dropped."""
+    def solution(self) -> tuple[Sample, ...]:
+        """The samples without the dropped characters at their end."""
         if not self.dropped:
             return self.samples
         kept, left = list(self.samples), self.dropped
@@ -59,7 +59,7 @@ class Trajectory:
     @cached_property
     def steps(self) -> Steps:
         """The steps' texts, stripped; blank ones are no steps."""
-        return Steps([text for sample in self.said if (text := sample.text.strip())], self.number)
+        return Steps([text for sample in self.solution if (text := sample.text.strip())], self.number)
 
     @property
     def number(self) -> int | None:
@@ -68,7 +68,7 @@ class Trajectory:
 
     @cached_property
     def text(self) -> str:
-        return "".join([sample.text for sample in self.said])
+        return "".join([sample.text for sample in self.solution])
 
     @cached_property
     def completion_tokens(self) -> int:
@@ -77,7 +77,7 @@ class Trajectory:
     @cached_property
     def sample(self) -> Sample:
         """The whole solution as one sample."""
-        return Sample([chunk for sample in self.said for chunk in sample.chunks])
+        return Sample([chunk for sample in self.solution for chunk in sample.chunks])
 
     def tail(self, length: int) -> str:
         """The last characters of what was sampled, as many as there are."""
@@ -102,7 +102,7 @@ def distinct(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
     """
     seen: dict[object, Trajectory] = {}
     for place, trajectory in enumerate(trajectories):
-        key = place if trajectory.ended else " ".join(trajectory.said[-1].text.lower().split())
+        key = place if trajectory.ended else " ".join(trajectory.solution[-1].text.lower().split())
         seen.setdefault(key, trajectory)
     return list(seen.values())
 

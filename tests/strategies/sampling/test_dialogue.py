@@ -4,7 +4,7 @@ import pytest
 from searching import BreakingEngine
 
 from strategies.core.contracts import Prompt, Refused, Sampling, Task
-from strategies.sampling.dialogue import aside, ask, asked, conversation, followed_by, said, seeded
+from strategies.sampling.dialogue import aside, ask, assistant_turn, conversation, followed_by, seeded, user_turn
 from tts_server.engines.fake import FakeEngine, FakeRequest
 
 QUESTION = {"role": "user", "content": "Which one?"}
@@ -12,7 +12,7 @@ QUESTION = {"role": "user", "content": "Which one?"}
 
 def test_turns_follow_the_conversation() -> None:
     task = Task(Prompt((QUESTION,), template={"tools": [], "add_generation_prompt": True}))
-    prompt = followed_by(task, [said("<think>2?</think>\n\n1"), asked("Sure?")])
+    prompt = followed_by(task, [assistant_turn("<think>2?</think>\n\n1"), user_turn("Sure?")])
     assert [m["content"] for m in prompt.messages] == ["Which one?", "1", "Sure?"]
     assert prompt.template == {"tools": []}
 
@@ -21,7 +21,7 @@ def test_a_turn_that_was_to_be_continued_begins_the_first_one() -> None:
     task = Task(
         Prompt((QUESTION, {"role": "assistant", "content": "It is "}), template={"continue_final_message": True})
     )
-    prompt = followed_by(task, [said("1."), asked("Sure?")])
+    prompt = followed_by(task, [assistant_turn("1."), user_turn("Sure?")])
     assert [m["content"] for m in prompt.messages] == ["Which one?", "It is 1.", "Sure?"]
     assert prompt.template == {}
 

@@ -27,8 +27,8 @@ from strategies.sampling.draw import (
     candidates_of,
     draw,
     elect,
+    sample_line,
     scored,
-    told,
     with_temperature,
 )
 from tts_server.engines.fake import FakeEngine, FakeRequest
@@ -201,7 +201,7 @@ def test_what_is_not_in_the_form_has_no_chance_either() -> None:
 
 def test_progress_tells_why_a_sample_has_no_vote() -> None:
     sample = formed("a", None, "it is not JSON")
-    assert told(sample.chunks[-1], sample).endswith("gives no answer: it is not JSON")
+    assert sample_line(sample.chunks[-1], sample).endswith("gives no answer: it is not JSON")
 
 
 @pytest.mark.parametrize("name", ["budget_forcing", "early_exit", "chain_of_action_thought"])
