@@ -190,7 +190,7 @@ def test_a_stream_that_breaks_is_one_sentence() -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("http://127.0.0.1:9", "error: no answer from http://127.0.0.1:9: [Errno 111] Connection refused; is the "),
+        ("http://127.0.0.1:9", "error: no answer from http://127.0.0.1:9: Connection refused; is the "),
         ("nonsense", "error: base_url is an http or https URL, such as http://localhost:8000; got 'nonsense'"),
     ],
 )
