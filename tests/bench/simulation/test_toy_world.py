@@ -245,7 +245,7 @@ def test_a_world_that_cannot_be_is_refused() -> None:
 def test_best_of_n_with_a_perfect_verifier(n: int) -> None:
     hard = World(p_step=0.6, depth=4)
     low, high = interval(1 - (1 - hard.p_solve) ** n, SEEDS)
-    assert low <= accuracy("best_of_n", ToyPRM(1.0), hard, n=n) <= high
+    assert low <= accuracy("best_of_n", ToyPRM(1.0), hard, n=n, selector="best") <= high
 
 
 @pytest.mark.parametrize("quality", [0.0, 0.2, 0.4])
@@ -254,7 +254,7 @@ def test_best_of_n_with_a_noisy_verifier(n: int, quality: float) -> None:
     # A low noise, because where two scores are clipped to the same, the vote's rule for ties counts.
     prm = ToyPRM(quality, noise=0.15)
     low, high = interval(best_of_n_accuracy(WORLD.p_solve, n, prm), SEEDS)
-    assert low <= accuracy("best_of_n", prm, WORLD, n=n) <= high
+    assert low <= accuracy("best_of_n", prm, WORLD, n=n, selector="best") <= high
 
 
 @pytest.mark.parametrize(("p_step", "n"), [(0.9, 3), (0.9, 8), (0.75, 16), (0.6, 16)])
