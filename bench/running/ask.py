@@ -5,7 +5,7 @@ Knows which failures pass by themselves. Not which problems are asked, nor where
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,19 +100,8 @@ class Asker:
         self._tts = tts_of(settings, server)
         self._checked_at = time.monotonic()
 
-    async def ask(
-        self,
-        messages: Sequence[dict[str, str]],
-        *,
-        tts: Mapping[str, Any] | None = None,
-        sampling: Mapping[str, Any] | None = None,
-    ) -> Reply:
-        """The server's answer, after as many attempts as make sense.
-
-        Args:
-            messages: the question.
-            tts: what this request's `tts` has in place of the settings' own.
-            sampling: the same of its other fields.
+    async def ask(self, messages: Sequence[dict[str, str]]) -> Reply:
+        """Returns the server's answer, after as many attempts as make sense.
 
         Raises:
             QuestionTooLong: there can be none.
@@ -124,7 +113,7 @@ class Asker:
             try:
                 if gone_at is not None or time.monotonic() - self._checked_at >= CHECK_EVERY_S:
                     await self._same_server()
-                return await self._once(messages, tts or {}, sampling or {})
+                return await self._once(messages)
             except TTSError as error:
                 why = f"{type(error).__name__}: {error}"
                 if passes(error):
@@ -150,12 +139,9 @@ class Asker:
         if changed := differences(self._server, server):
             raise RunError(f"another server answers at {self._url} now; before and now: {'; '.join(changed)}")
 
-    async def _once(
-        self, messages: Sequence[dict[str, str]], tts: Mapping[str, Any], sampling: Mapping[str, Any]
-    ) -> Reply:
+    async def _once(self, messages: Sequence[dict[str, str]]) -> Reply:
         settings, began = self._settings, time.perf_counter()
-        fields = {**settings.sampling, **sampling}
-        search = None if self._tts is None else {**self._tts, **tts}
+        fields, search = dict(settings.sampling), self._tts
         first: float | None = None
         result: ChatResult | None = None
         if settings.stream:

@@ -8,7 +8,7 @@ import asyncio
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,6 @@ from bench.reporting.figures import summary
 from bench.running.ask import RunError
 from bench.running.progress import RunProgress
 from bench.running.runner import Job, run
-from bench.running.shared_terms import POLICY, Terms, read_policy, terms_of
 from bench.stored.manifest import Settings, read_manifest
 from bench.stored.records import RecordError
 from bench.tasks import PromptTemplate, Task, TaskError, load, prompt, registry
@@ -61,18 +60,6 @@ def command(
     temperature: Annotated[float, typer.Option(min=0, max=2)] = 0.7,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of one sample.")] = 1024,
     seed: Annotated[int, typer.Option(help="Sent with every request.")] = 0,
-    total_tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Tokens for all problems together: a pilot of each, and the rest where a token gains most. --n is "
-            "then the most samples that a problem gets.",
-        ),
-    ] = None,
-    policy: Annotated[
-        Path | None,
-        typer.Option(help="With --total-tokens: a policy that tells what samples gain; else the votes do."),
-    ] = None,
     field: Annotated[
         list[str] | None,
         typer.Option(
@@ -105,9 +92,6 @@ def command(
             raise fail("--n: n is given twice")
         place["n"] = n
     sampling = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed, **sampling}
-    if policy and total_tokens is None:
-        raise fail("--policy: goes with --total-tokens; `tts-server serve --policy` decides request by request")
-    terms, digest = shared(total_tokens, policy, strategy, options, sampling)
     problems = loaded(task, data, split, limit, offset)
     chosen = template_of(template or problems.prompts[0])
     settings = Settings(
@@ -124,8 +108,6 @@ def command(
         stream=stream,
         concurrency=concurrency,
         offset=offset,
-        total_tokens=total_tokens,
-        policy_sha256=digest,
     )
     start(
         Job(
@@ -141,7 +123,6 @@ def command(
             resume,
             timeout,
             patience,
-            terms,
         )
     )
 
@@ -170,10 +151,6 @@ def repeat(
     problems = loaded(settings.task, data, split, manifest.limit, settings.offset)
     if problems.sha256 != settings.data_sha256:
         raise fail(f"the problems of {settings.task} are not those of {run_dir}: their SHA-256 is {problems.sha256}")
-    held = run_dir / POLICY if settings.policy_sha256 else None
-    terms, digest = shared(settings.total_tokens, held, settings.strategy, settings.options, settings.sampling)
-    if digest != settings.policy_sha256:
-        raise fail(f"{held}: is not the policy that the run was made with, whose SHA-256 is {settings.policy_sha256}")
     start(
         Job(
             settings,
@@ -188,26 +165,8 @@ def repeat(
             resume,
             timeout,
             patience,
-            terms,
         )
     )
-
-
-def shared(
-    tokens: int | None,
-    policy: Path | None,
-    strategy: str | None,
-    options: Mapping[str, Any],
-    sampling: Mapping[str, Any],
-) -> tuple[Terms | None, str | None]:
-    """How the problems share a budget, and the SHA-256 of the policy by which they do; None where each has its own."""
-    if tokens is None:
-        return None, None
-    try:
-        known, digest = read_policy(policy) if policy else (None, None)
-        return terms_of(tokens, known, strategy, options, sampling), digest
-    except (RecordError, ValueError) as error:
-        raise fail(error) from None
 
 
 def start(job: Job) -> None:

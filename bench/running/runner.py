@@ -16,8 +16,6 @@ import httpx
 
 from bench.grading.grade import grade
 from bench.running.ask import Asker, Failures, QuestionFailed, QuestionTooLong, RunError, describe
-from bench.running.shared_run import PARTS, SharedRun
-from bench.running.shared_terms import POLICY, Terms
 from bench.stored.machine import machine, versions
 from bench.stored.manifest import (
     Manifest,
@@ -32,7 +30,6 @@ from bench.stored.manifest import (
 )
 from bench.stored.records import RECORDS, Record, RecordError, RecordWriter, read_records
 from bench.tasks import Problem, PromptTemplate
-from strategies.allocation import policy_table as policies
 from tts_server.client import AsyncClient, TTSError
 
 log = logging.getLogger(__name__)
@@ -58,8 +55,6 @@ class Job:
     """Until one answer is there; of a stream, until its next bytes are."""
     patience_s: float = 300.0
     """How long a question waits for a server that went away."""
-    terms: Terms | None = None
-    """How the problems share a budget; None: each has its own."""
 
 
 class Show(Protocol):
@@ -129,11 +124,10 @@ def _opened(job: Job, settings: Settings, server: Server) -> Outcome:
     there = job.out / RECORDS
     done = read_records(job.out) if there.stat().st_size else []
     manifest = read_manifest(job.out)
-    if not done and not (job.out / PARTS / RECORDS).exists():
+    if not done:
         return Outcome(Manifest(settings, server, job.limit, len(job.problems), job.parameters), [])
     if not job.resume:
-        held = f"{len(done)} records" if done else "the samples of a run that was not ended"
-        raise RunError(f"{job.out} holds {held}; go on with --resume, or give another --out")
+        raise RunError(f"{job.out} holds {len(done)} records; go on with --resume, or give another --out")
     if manifest is None:
         raise RunError(f"{job.out} has records and no manifest that says how they came about; give another --out")
     changed = differences(manifest.settings, settings) + differences(manifest.server, server)
@@ -192,9 +186,6 @@ class _Run:
 
     async def go(self) -> None:
         with self._signals():
-            if self._job.terms:
-                await self._share(self._job.terms)
-                return
             try:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(self._job.settings.concurrency):
@@ -203,35 +194,6 @@ class _Run:
                 # The first stopped the others.
                 first = failures.exceptions[0]
                 raise first from first.__cause__
-
-    async def _share(self, terms: Terms) -> None:
-        """Spends one budget on all problems; their records come at the end, when nothing more is drawn."""
-        job, outcome = self._job, self._outcome
-        if terms.policy:
-            manifest = outcome.manifest
-            system = [turn["content"] for turn in manifest.settings.messages if turn["role"] == "system"]
-            if why := terms.policy.mismatch(manifest.settings.model, manifest.server.prm, "".join(system)):
-                raise RunError(f"--policy: {why}; fit one with tts-bench calibrate")
-            policies.write(terms.policy, job.out / POLICY)
-        shared = SharedRun(
-            terms,
-            job.problems,
-            outcome.records,
-            job.out,
-            self._asker,
-            job.prompt,
-            job.settings.sampling,
-            job.settings.concurrency,
-            self._show,
-            self._failures,
-        )
-        await shared.draw(lambda: outcome.interrupted)
-        if outcome.interrupted:
-            return
-        for record in await shared.records():
-            self._writer.append(record)
-            outcome.records.append(record)
-            self._show.add(record)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

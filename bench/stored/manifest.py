@@ -42,10 +42,6 @@ class Settings:
     """Problems asked at once: it decides the times."""
     offset: int = 0
     """Problems left out at the start of the set."""
-    total_tokens: int | None = None
-    """That all problems share; None: each has what the strategy takes."""
-    policy_sha256: str | None = None
-    """Of the policy by which they share them, which lies beside the records; None: by the votes."""
 
 
 @dataclass(frozen=True, slots=True)

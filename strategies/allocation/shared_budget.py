@@ -96,14 +96,6 @@ class SharedBudget:
             self._reserved += bought.increment.reserve
         return bought
 
-    def withdraw(self) -> None:
-        """Takes everything off offer again."""
-        self._offers.clear()
-
-    def reserve(self, tokens: float) -> None:
-        """Sets tokens aside for what is not bought by its gain, such as a pilot."""
-        self._reserved += tokens
-
     def pay(self, reserved: float, tokens: float) -> None:
         """Takes what something has cost that so much was reserved for."""
         self._reserved -= reserved
@@ -133,11 +125,6 @@ def _slope(one: Point, other: Point) -> float:
 def increments(points: Sequence[Point]) -> list[Increment]:
     """From each point of a hull to the next."""
     return [Increment(there.accuracy - here.accuracy, there.tokens - here.tokens) for here, there in pairwise(points)]
-
-
-def verified(p: float, samples: int) -> float:
-    """The chance that one of so many samples is right, each being right with chance `p`: what a verifier can find."""
-    return 1 - (1 - p) ** samples
 
 
 @lru_cache(maxsize=65536)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from strategies.allocation.shared_budget import Increment, Point, SharedBudget, hull, increments, settled, verified
+from strategies.allocation.shared_budget import Increment, Point, SharedBudget, hull, increments, settled
 
 GAINS = some.lists(some.integers(0, 40), min_size=0, max_size=4).map(lambda gains: sorted(gains, reverse=True))
 CURVES = some.lists(GAINS, min_size=1, max_size=4)
@@ -122,14 +122,6 @@ def test_what_is_too_large_now_is_bought_when_less_was_paid_than_reserved() -> N
     assert second.question == 1
 
 
-def test_what_is_withdrawn_is_not_bought() -> None:
-    budget = SharedBudget(10)
-    for question in (3, 1):
-        budget.offer(question, Increment(0.5, 5))
-    budget.withdraw()
-    assert budget.buy() is None
-
-
 @given(POINTS)
 def test_the_hull_is_above_every_point_and_concave(pairs: list[tuple[int, int]]) -> None:
     points = [Point(float(tokens), accuracy / 30) for tokens, accuracy in pairs]
@@ -153,11 +145,6 @@ def height(kept: list[Point], tokens: float) -> float:
 
 def test_of_points_in_a_line_only_the_ends_are_kept() -> None:
     assert hull([Point(1, 0.25), Point(2, 0.5), Point(3, 0.75)]) == [0, 2]
-
-
-@pytest.mark.parametrize(("p", "samples", "chance"), [(0.5, 1, 0.5), (0.5, 3, 0.875), (0.0, 9, 0.0), (1.0, 1, 1.0)])
-def test_what_a_verifier_can_find(p: float, samples: int, chance: float) -> None:
-    assert verified(p, samples) == pytest.approx(chance)
 
 
 @pytest.mark.parametrize(("first", "second"), [(1, 0), (4, 0), (3, 1), (2, 2), (6, 1)])
