@@ -15,11 +15,9 @@ COMMANDS = {
     "rescore": ("bench.rescoring.rescore:command", "Evaluates stored samples again, without a model."),
     "report": ("bench.reporting.report:command", "Writes a page, tables and pictures of runs."),
     "cost": ("bench.reporting.figures:command", "Says what runs cost in tokens, time and dollars."),
-    "compare": ("bench.studies.harnesses.compare:command", "Compares a run with a log of another harness."),
+    "compare": ("bench.reporting.compare:command", "Compares a run with a log of another harness."),
     "prm-data": ("bench.prm_training.prm_data:command", "Makes training data for a reward model."),
     "prm-train": ("bench.prm_training.train:command", "Trains a reward model."),
-    "load": ("bench.studies.load:main", "Sends many streams at once to a fake engine."),
-    "overhead": ("bench.studies.overhead:main", "Measures the server against vLLM itself."),
     "simulate": ("bench.simulation.simulate:main", "Compares all strategies in a toy world."),
 }
 """Name → where its function is, and its line of help."""
@@ -52,13 +50,8 @@ def _add(name: str, target: str, line: str) -> None:
     )
     def command(context: typer.Context) -> None:
         module, _, function = target.partition(":")
-        try:
-            called = getattr(import_module(module), function)
-        except ModuleNotFoundError as error:
-            typer.echo(f"error: {name} needs {error.name}; in a checkout: pip install '.[bench]'", err=True)
-            raise typer.Exit(1) from None
         inner = typer.Typer(add_completion=False)
-        inner.command(name)(called)
+        inner.command(name)(getattr(import_module(module), function))
         with in_sentences():
             inner(args=context.args, prog_name=f"tts-bench {name}")
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -78,7 +79,7 @@ ROOMS = {
     "tts_server/trace_place": "",
     "tts_server/upstream": "errors trace_place",
     "tts_server/weights": "",
-    "bench": "simulation",
+    "bench": "",
     "bench/calibration": "bench reporting rescoring stats stored",
     "bench/grading": "stored tasks",
     "bench/prm_training": "bench grading running stats stored tasks",
@@ -211,7 +212,7 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     assert [sorted(module_of(file) for file in circle) for circle in circles(arrows())] == []
 
 
-@pytest.mark.parametrize("package", ["prm", "strategies", "tts_server"])
+@pytest.mark.parametrize("package", ["bench", "prm", "strategies", "tts_server"])
 def test_the_rooms_of_a_package_are_in_no_circle(package: str) -> None:
     rooms = {
         room: [f"{package}/{name}" for name in names.split()]
@@ -219,6 +220,19 @@ def test_the_rooms_of_a_package_are_in_no_circle(package: str) -> None:
         if room.partition("/")[0] == package
     }
     assert circles(rooms) == []
+
+
+def test_what_is_installed_of_bench_names_no_study() -> None:
+    """The studies are in a checkout alone; they may use the rest, and nothing uses them."""
+    installed = [file for file in (ROOT / "bench").rglob("*.py") if room_of(file) != "bench/studies"]
+    assert [module_of(file) for file in installed if "bench.studies" in file.read_text()] == []
+
+
+def test_no_class_of_bench_has_the_name_of_another() -> None:
+    files = [file for file in (ROOT / "bench").rglob("*.py") if room_of(file) != "bench/studies"]
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    names = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_a_circle_is_found() -> None:
@@ -252,7 +266,9 @@ def test_the_wheel_holds_every_tracked_file_of_the_packages(tmp_path: Path) -> N
     wheel = built(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
-    # Results belong to a commit and its machine, not to what is installed.
-    shipped = [name for name in tracked(*PACKAGES) if not name.startswith("bench/results/")]
+    # Results belong to a commit and its machine, and studies to a checkout, not to what is installed.
+    left = ("bench/results/", "bench/studies/")
+    shipped = [name for name in tracked(*PACKAGES) if not name.startswith(left)]
     assert [name for name in shipped if name not in held] == []
+    assert [name for name in held if name.startswith(left)] == []
     assert {f"{package}/py.typed" for package in PACKAGES} <= held

@@ -34,7 +34,7 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class GraderComparison:
     """One pair, graded by us and by one other."""
 
     grader: str
@@ -58,7 +58,7 @@ class Comparison:
         return "both read the same and compare otherwise" if self.same_answer else "it reads another answer"
 
 
-async def compare(pairs: Sequence[Pair], graders: Mapping[str, Grader] = GRADERS) -> list[Comparison]:
+async def compare(pairs: Sequence[Pair], graders: Mapping[str, Grader] = GRADERS) -> list[GraderComparison]:
     """Every pair under every grader that knows its data."""
     ours = [await grade(pair.text, pair.gold, truncated=pair.truncated) for pair in pairs]
     found = []
@@ -67,7 +67,7 @@ async def compare(pairs: Sequence[Pair], graders: Mapping[str, Grader] = GRADERS
             if name in NUMERIC_ONLY and pair.data == "math500":
                 continue
             theirs = grader(pair)
-            found.append(Comparison(name, pair, grading, theirs, await _same(grading.answer, theirs.read)))
+            found.append(GraderComparison(name, pair, grading, theirs, await _same(grading.answer, theirs.read)))
     return found
 
 
@@ -92,7 +92,7 @@ def made_pairs(data: Path | None, each: int, seed: int) -> list[Pair]:
     ]
 
 
-def summary(comparisons: Sequence[Comparison]) -> Iterator[str]:
+def summary(comparisons: Sequence[GraderComparison]) -> Iterator[str]:
     """How often each grader agrees with ours, and how often each is right where that is known, in Markdown."""
     yield "| compared with | pairs | agreement | verdict known | ours right | theirs right |"
     yield "|---|---|---|---|---|---|"
@@ -105,7 +105,7 @@ def summary(comparisons: Sequence[Comparison]) -> Iterator[str]:
         yield f"| {' | '.join(map(str, [name, *cells, _share(ours, len(known)), _share(theirs, len(known))]))} |"
 
 
-def gold_solutions_right(comparisons: Sequence[Comparison]) -> Iterator[str]:
+def gold_solutions_right(comparisons: Sequence[GraderComparison]) -> Iterator[str]:
     """How many of the gold solutions are right by us against their own gold answers."""
     verdicts = {c.pair: c.ours.correct for c in comparisons if c.pair.kind == GOLD_SOLUTION}
     for data in dict.fromkeys(pair.data for pair in verdicts):
@@ -113,7 +113,7 @@ def gold_solutions_right(comparisons: Sequence[Comparison]) -> Iterator[str]:
         yield f"- gold solutions of {data} graded right against their own gold answers: {sum(mine)} of {len(mine)}"
 
 
-def differences(comparisons: Sequence[Comparison]) -> Iterator[str]:
+def differences(comparisons: Sequence[GraderComparison]) -> Iterator[str]:
     """The differences of each grader by their cause and by how the pair was made, with an example each, in Markdown."""
     for name in dict.fromkeys(comparison.grader for comparison in comparisons):
         different = [comparison for comparison in comparisons if comparison.grader == name and not comparison.agrees]
@@ -131,7 +131,7 @@ def differences(comparisons: Sequence[Comparison]) -> Iterator[str]:
         yield ""
 
 
-def own_errors(comparisons: Sequence[Comparison]) -> Iterator[str]:
+def own_errors(comparisons: Sequence[GraderComparison]) -> Iterator[str]:
     """The pairs whose verdict is known and ours is not that one, in Markdown."""
     wrong = {c.pair: c for c in comparisons if c.pair.right is not None and c.ours.correct != c.pair.right}
     yield f"{len(wrong)} of the pairs with a known verdict are graded wrong by us."
@@ -148,14 +148,14 @@ def _share(hits: int, n: int) -> str:
     return f"{100 * hits / n:.2f} % ({hits})" if n else ""
 
 
-def _who(members: Sequence[Comparison]) -> tuple[str, str]:
+def _who(members: Sequence[GraderComparison]) -> tuple[str, str]:
     """Of how many differences ours, and theirs, is the right verdict."""
     known = [comparison for comparison in members if comparison.pair.right is not None]
     ours = sum(comparison.ours.correct == comparison.pair.right for comparison in known)
     return (str(ours), str(len(known) - ours)) if known else ("?", "?")
 
 
-def _example(comparison: Comparison) -> tuple[str, str, str, str]:
+def _example(comparison: GraderComparison) -> tuple[str, str, str, str]:
     pair = comparison.pair
     ours, theirs = (_code(read) if read else "nothing" for read in (comparison.ours.answer, comparison.theirs.read))
     return _code(pair.text[-70:]), _code(pair.gold), ours, theirs
@@ -206,7 +206,7 @@ def main(
     print(measured if out is None else "\n".join(summary(comparisons)))
 
 
-def _flat(comparison: Comparison) -> dict[str, str | bool | None]:
+def _flat(comparison: GraderComparison) -> dict[str, str | bool | None]:
     pair = comparison.pair
     return {
         "grader": comparison.grader,

@@ -37,7 +37,7 @@ class AUC:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Chooser:
     """How often one way to choose an answer is right."""
 
     label: str
@@ -106,7 +106,7 @@ def _area(steps: Sequence[_Step], weights: Mapping[str, int]) -> float | None:
     return above / (right * wrong) if right and wrong else None
 
 
-async def best_of_n(solutions: Sequence[LabelledSolution], scores: Scores, aggregation: Aggregation) -> list[Row]:
+async def best_of_n(solutions: Sequence[LabelledSolution], scores: Scores, aggregation: Aggregation) -> list[Chooser]:
     """Accuracy on the solutions' problems of the first solution, the vote, the reward model's choice, and any at all.
 
     Returns:
@@ -124,7 +124,7 @@ async def best_of_n(solutions: Sequence[LabelledSolution], scores: Scores, aggre
     }
     cells = {label: Cell(label, "", None, 0, tuple(hits), 0.0, 0.0) for label, hits in chosen.items()}
     return [
-        Row(label, sum(cell.hits), len(problems), difference([cell], [cells["majority"]], level=0.95))
+        Chooser(label, sum(cell.hits), len(problems), difference([cell], [cells["majority"]], level=0.95))
         for label, cell in cells.items()
     ]
 

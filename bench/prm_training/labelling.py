@@ -163,14 +163,14 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Labelling:
     """What a run leaves: every labelled solution of its directory, and what failed."""
 
     solutions: list[LabelledSolution]
     failures: list[Failure]
 
 
-async def run(plan: Plan, client: AsyncClient, model: str | None = None) -> Outcome:
+async def run(plan: Plan, client: AsyncClient, model: str | None = None) -> Labelling:
     """Labels what the plan's directory does not hold yet.
 
     Raises:
@@ -195,7 +195,7 @@ async def run(plan: Plan, client: AsyncClient, model: str | None = None) -> Outc
             bar.advance(solution.usage.completion_tokens or 0)
 
         failures = await work(todo, label, done, plan.concurrency)
-    return Outcome(solutions, failures)
+    return Labelling(solutions, failures)
 
 
 async def _first_model(client: AsyncClient) -> str:

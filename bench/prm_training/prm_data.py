@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.prm_training.labelling import Outcome, Plan, run
+from bench.prm_training.labelling import Labelling, Plan, run
 from bench.prm_training.labels import LabelledSolution, Method
 from bench.prm_training.rollouts import total
 from bench.stored.records import RecordError
@@ -120,7 +120,7 @@ def fail(message: object) -> typer.Exit:
     return typer.Exit(1)
 
 
-async def _run(plan: Plan, client: AsyncClient, model: str | None) -> Outcome:
+async def _run(plan: Plan, client: AsyncClient, model: str | None) -> Labelling:
     async with client:
         return await run(plan, client, model)
 
@@ -130,7 +130,7 @@ def _train_split(task: str) -> str | None:
     return "train" if source and "train" in source.splits else None
 
 
-def _tell(outcome: Outcome) -> None:
+def _tell(outcome: Labelling) -> None:
     table = Table(show_header=False, box=None)
     for name, value in summary(outcome.solutions):
         table.add_row(name, value)

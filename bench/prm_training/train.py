@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bench.failures import check_file
-from bench.prm_training.evaluate import AUC, Row, Scores, best_of_n, step_auc
+from bench.prm_training.evaluate import AUC, Chooser, Scores, best_of_n, step_auc
 from bench.prm_training.labels import LabelledSolution, Recipe, read_labels, read_recipe
 from bench.prm_training.models import DType, HeadKind, load, save
 from bench.prm_training.prm_data import fail, summary
@@ -56,7 +56,7 @@ class Evaluation:
 
     before: AUC
     after: AUC
-    rows: list[Row]
+    rows: list[Chooser]
 
 
 @dataclass(frozen=True, slots=True)

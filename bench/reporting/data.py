@@ -125,7 +125,7 @@ def _refuse_other_tasks(runs: Sequence[Run]) -> None:
                 )
 
 
-class Pair(NamedTuple):
+class RunPair(NamedTuple):
     """Two runs on the problems that both have."""
 
     one: Run
@@ -142,7 +142,7 @@ class Pair(NamedTuple):
         return self.adjusted < 0.05
 
 
-def pairs(runs: Sequence[Run]) -> list[Pair]:
+def pairs(runs: Sequence[Run]) -> list[RunPair]:
     """Every two runs that share a problem."""
     found = []
     for one, other in combinations(runs, 2):
@@ -152,7 +152,7 @@ def pairs(runs: Sequence[Run]) -> list[Pair]:
             found.append((one, other, hits[0], hits[1]))
     tests = [mcnemar(ones, others) for _, _, ones, others in found]
     return [
-        Pair(one, other, len(ones), differences([ones], [others])[0], test, p)
+        RunPair(one, other, len(ones), differences([ones], [others])[0], test, p)
         for (one, other, ones, others), test, p in zip(found, tests, holm([test.p for test in tests]), strict=True)
     ]
 

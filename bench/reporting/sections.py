@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from bench.reporting import plots
-from bench.reporting.data import Groups, Pair, Run, breakdown, pairs
+from bench.reporting.data import Groups, Run, RunPair, breakdown, pairs
 from bench.reporting.figures import span
 from bench.reporting.plots import Curve, Mark
 from bench.reporting.verdict import Pooled, VotePair, conclusion, vote_pairs
@@ -141,7 +141,7 @@ def _warnings(runs: Sequence[Run]) -> Iterator[str]:
         yield "The runs were not all made from one machine: their times may not compare."
 
 
-def _comparisons(compared: Sequence[Pair]) -> list[Section]:
+def _comparisons(compared: Sequence[RunPair]) -> list[Section]:
     if not compared:
         return []
     heads = ("runs", "problems", "difference (95 %)", "only one right", "McNemar's p", "p, adjusted", "significant")
@@ -155,7 +155,7 @@ def _comparisons(compared: Sequence[Pair]) -> list[Section]:
     return [Section("Run against run", notes, sheet)]
 
 
-def _significant(found: Sequence[Pair | VotePair]) -> list[int]:
+def _significant(found: Sequence[RunPair | VotePair]) -> list[int]:
     return [row for row, pair in enumerate(found) if pair.significant]
 
 
@@ -183,7 +183,7 @@ def _votes(found: Sequence[VotePair]) -> list[Section]:
     return [Section("Votes against runs", notes, Sheet(heads, lines, marked=_significant(found)))]
 
 
-def _pair_cells(pair: Pair) -> list[str]:
+def _pair_cells(pair: RunPair) -> list[str]:
     return [
         f"{pair.one.name} − {pair.other.name}",
         count(pair.problems),

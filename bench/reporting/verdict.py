@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bench.reporting.data import Pair, Run, right
+from bench.reporting.data import Run, RunPair, right
 from bench.rescoring.estimates import Row, Stored
 from bench.stats.comparisons import differences, holm, sign_flips
 from bench.stats.intervals import Difference
@@ -64,7 +64,7 @@ def vote_pairs(pools: Sequence[Pooled], runs: Sequence[Run]) -> list[VotePair]:
     ]
 
 
-def conclusion(pairs: Sequence[Pair], votes: Sequence[VotePair]) -> list[str]:
+def conclusion(pairs: Sequence[RunPair], votes: Sequence[VotePair]) -> list[str]:
     """What is significant and what is not, the largest difference first."""
     named = [(pair.one.name, pair.other.name, pair.difference, pair.significant) for pair in pairs]
     named += [(pair.vote, pair.run.name, pair.difference, pair.significant) for pair in votes]

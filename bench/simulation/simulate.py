@@ -96,7 +96,7 @@ def options_of(entry: Entry, contestant: Contestant, budget: int) -> dict[str, A
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SearchOutcome:
     """One search."""
 
     correct: bool
@@ -111,7 +111,7 @@ async def solve(
     prm: ToyPRM | None,
     seed: int,
     account: Account | None = None,
-) -> Outcome:
+) -> SearchOutcome:
     """Runs one search to its end, metered as the server does it; with its own account, in which no limit is set."""
     account = account or Account()
     metered = MeteredPRM(prm, account) if prm else None
@@ -122,11 +122,11 @@ async def solve(
             final = event if isinstance(event, Final) else final
     if final is None:
         raise RuntimeError(f"{entry.name} ended without an answer")
-    return Outcome(final.best.answer == world.gold, account.usage.completion_tokens, account.usage.prm_tokens)
+    return SearchOutcome(final.best.answer == world.gold, account.usage.completion_tokens, account.usage.prm_tokens)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class CellJob:
     """One cell to fill."""
 
     label: str
@@ -144,11 +144,11 @@ class Job:
         p_step = DIFFICULTIES[self.difficulty]
         places = asyncio.Semaphore(SEARCHES)
 
-        async def answer(seed: int) -> Outcome:
+        async def answer(seed: int) -> SearchOutcome:
             async with places:
                 return await solve(entry, options, World(seed, p_step=p_step, wrong=WRONG), prm, seed)
 
-        async def main() -> list[Outcome]:
+        async def main() -> list[SearchOutcome]:
             async with asyncio.TaskGroup() as group:
                 runs = [group.create_task(answer(seed)) for seed in range(self.questions)]
             return [run.result() for run in runs]
@@ -180,7 +180,7 @@ def named(names: Sequence[str]) -> list[str]:
 
 def jobs_of(
     qualities: Sequence[float], budgets: Sequence[int], questions: int, labels: Collection[str] = ()
-) -> Iterator[Job]:
+) -> Iterator[CellJob]:
     """Every cell, the costliest first, so that no process is left with a long one at the end."""
     known = contestants()
     for budget in sorted(budgets, reverse=True):
@@ -189,7 +189,7 @@ def jobs_of(
                 continue
             for difficulty in DIFFICULTIES:
                 for quality in qualities if contestant.scored else (None,):
-                    yield Job(label, difficulty, quality, budget, questions)
+                    yield CellJob(label, difficulty, quality, budget, questions)
 
 
 def simulate(
@@ -206,7 +206,7 @@ def simulate(
     else:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, mp_context=context) as pool:
-            cells = list(pool.map(Job.run, jobs))
+            cells = list(pool.map(CellJob.run, jobs))
     return [cell for unshared in cells for cell in unshared.shared(qualities)]
 
 

@@ -13,7 +13,7 @@ from bench.calibration.policy_fit import Fitted, Origin, bins_of, fitted, policy
 from bench.calibration.policy_trial import Menu, best_within, picked, spend
 from bench.calibration.trials import Setting, trials
 from bench.simulation.closed_forms import best_of_n_accuracy, majority_accuracy
-from bench.simulation.simulate import Outcome, solve
+from bench.simulation.simulate import SearchOutcome, solve
 from bench.simulation.toy_pools import toy_pool
 from bench.simulation.toy_prm import ToyPRM
 from bench.simulation.toy_world import World
@@ -94,7 +94,7 @@ class Rivalry:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class ToyFindings:
     """What came out."""
 
     calibration: int
@@ -116,7 +116,7 @@ def worlds(kinds: Kinds, first: int, number: int) -> list[World]:
     return [replace(each[i % len(each)], seed=first + i) for i in range(number)]
 
 
-def prove(kinds: Kinds, calibration: int, questions: int, seed: int = 0) -> Findings:
+def prove(kinds: Kinds, calibration: int, questions: int, seed: int = 0) -> ToyFindings:
     """Fits on some questions and judges on others.
 
     Raises:
@@ -143,7 +143,7 @@ def prove(kinds: Kinds, calibration: int, questions: int, seed: int = 0) -> Find
     itself = [float(outcome.correct) for outcome in outcomes]
     regrets = differences([list(ideal)] * 2, [list(chosen), itself], seed=seed)
     costs = [outcome.completion_tokens + outcome.prm_tokens for outcome in outcomes]
-    return Findings(
+    return ToyFindings(
         calibration,
         questions,
         ece,
@@ -197,11 +197,11 @@ def _gap(made: Trials, kinds: Kinds, prm: ToyPRM) -> float:
     return float(max(means) - min(means))
 
 
-async def _solved(policy: Policy, asked: Sequence[World], prm: ToyPRM, seed: int) -> list[Outcome]:
+async def _solved(policy: Policy, asked: Sequence[World], prm: ToyPRM, seed: int) -> list[SearchOutcome]:
     entry, places = get("compute_optimal"), asyncio.Semaphore(SEARCHES)
     options = {name: field.default for name, field in entry.options.model_fields.items()}
 
-    async def answer(world: World) -> Outcome:
+    async def answer(world: World) -> SearchOutcome:
         budget = Budget(max_tokens=GENERATED, max_prm_tokens=READ)
         async with places:
             account = Account(budget, policy=InUse(policy))

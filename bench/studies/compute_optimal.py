@@ -18,7 +18,7 @@ from bench.calibration.calibrate import calibrated
 from bench.calibration.policy_report import report_of
 from bench.calibration.trials import Setting
 from bench.rescoring.estimates import load
-from bench.simulation.toy_policy import HIDDEN, LIMIT, PLAIN, QUALITY, Findings, Kinds, prove
+from bench.simulation.toy_policy import HIDDEN, LIMIT, PLAIN, QUALITY, Kinds, ToyFindings, prove
 from bench.stats.tables import Sheet, count, percent
 from bench.stored.machine import machine, versions
 from bench.stored.records import RecordError
@@ -58,7 +58,7 @@ def main(
     print("\n".join(lines))
 
 
-def toy(found: Findings) -> list[str]:
+def toy(found: ToyFindings) -> list[str]:
     """The section on the toy world."""
     text = [
         f"{found.calibration} questions to fit on, {found.questions} others to judge on, a third of each difficulty; "

@@ -15,8 +15,8 @@ import pytest
 from patience import NEVER_S
 from served import served
 
+from bench.reporting.compare import read_log
 from bench.stored.records import Record, read_records
-from bench.studies.harnesses.compare import read_log
 from tts_server.engines.fake import encode
 from tts_server.engines.fake_parts.tokens import prompt_logprobs
 

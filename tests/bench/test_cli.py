@@ -148,11 +148,3 @@ def test_the_help_loads_no_command() -> None:
     for name, (_, line) in COMMANDS.items():
         assert f"{name} " in done.stdout
         assert line in done.stdout
-
-
-def test_a_command_whose_extra_is_missing_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "psutil", None)
-    monkeypatch.delitem(sys.modules, "bench.studies.load", raising=False)
-    result = CliRunner().invoke(app, ["load"])
-    assert result.exit_code == 1
-    assert "load needs psutil; in a checkout: pip install '.[bench]'" in result.output

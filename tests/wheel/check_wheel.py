@@ -197,7 +197,6 @@ def test_every_module_imports_or_lacks_what_its_extra_declares(environment: Envi
         ("tts-server", ["serve", "--engine", "fake"], {"OTEL_TRACES_EXPORTER": "otlp"}, "pip install '.[otel]'"),
         ("tts-server", ["models", "pull", "smollm2-135m-instruct"], {}, "pip install '.[transformers]'"),
         ("tts-bench", ["report", str(ROOT / "bench/results/gsm8k/greedy"), "--out", "page"], {}, "'.[bench]'"),
-        ("tts-bench", ["load"], {}, "pip install '.[bench]'"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
 )

@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from bench.grading.agreement import BEGIN, END, Comparison, compare, differences, main, own_errors, replaced, summary
+from bench.grading.agreement import (
+    BEGIN,
+    END,
+    GraderComparison,
+    compare,
+    differences,
+    main,
+    own_errors,
+    replaced,
+    summary,
+)
 from bench.grading.grade import Grade
 from bench.grading.outside_graders import Verdict
 from bench.grading.pairs import Pair
@@ -21,7 +31,7 @@ PAIRS = [
 ]
 
 
-def found(grader: str) -> list[Comparison]:
+def found(grader: str) -> list[GraderComparison]:
     return [comparison for comparison in asyncio.run(compare(PAIRS)) if comparison.grader == grader]
 
 
@@ -53,7 +63,7 @@ def test_a_difference_is_shown_with_its_example_and_who_is_right() -> None:
 
 
 def test_own_errors_are_listed() -> None:
-    wrong = Comparison("g", PAIRS[1], Grade("18.00", False), Verdict("18.00", True), True)
+    wrong = GraderComparison("g", PAIRS[1], Grade("18.00", False), Verdict("18.00", True), True)
     lines = list(own_errors([wrong, *found("math-verify")]))
     assert lines[0] == "1 of the pairs with a known verdict are graded wrong by us."
     assert lines[-1] == "| gsm8k: decimals | right | `#### 18.00` | `18` | `18.00` |"

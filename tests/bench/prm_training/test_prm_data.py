@@ -13,7 +13,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from bench.prm_training import prm_data
-from bench.prm_training.labelling import GIVE_UP, Outcome, Plan, run
+from bench.prm_training.labelling import GIVE_UP, Labelling, Plan, run
 from bench.prm_training.labels import LabelledSolution, Method, read_labels, settle
 from bench.stored.records import RECORDS, RecordError, read_records
 from bench.tasks import load, prompt
@@ -41,7 +41,7 @@ def plan(folder: Path, method: Method = "shepherd", problems: int = 4, **fields:
     return Plan(**(settings | fields))
 
 
-async def labelled(world: Any, wanted: Plan, engine: FakeEngine | None = None) -> Outcome:
+async def labelled(world: Any, wanted: Plan, engine: FakeEngine | None = None) -> Labelling:
     async with (
         serving(engine or FakeEngine(world)) as http,
         AsyncClient(str(http.base_url), max_retries=0) as client,

@@ -11,7 +11,7 @@ import typer
 import strategies
 from bench.simulation import simulate
 from bench.simulation.known_facts import known_facts
-from bench.simulation.simulate import Job, contestants, main, table
+from bench.simulation.simulate import CellJob, contestants, main, table
 from bench.stats.intervals import Cell, difference, wilson
 
 LABELS = ("single", "majority", "weighted", "best_of_n", "beam_search")
@@ -25,7 +25,7 @@ def cell(label: str, hits: int, *, budget: int = 8, quality: float = 0.2, diffic
 def test_every_contestant_fills_a_cell(label: str) -> None:
     contestant = contestants()[label]
     for budget in (1, 8):
-        filled = Job(label, "easy", 0.4 if contestant.scored else None, budget, 4).run()
+        filled = CellJob(label, "easy", 0.4 if contestant.scored else None, budget, 4).run()
         assert len(filled.hits) == 4
         assert filled.completion_tokens > 20
         assert filled.prm_tokens > 0 or not contestant.scored or label == "confidence"

@@ -24,7 +24,7 @@ TEXT_SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Grade:
+class LoggedGrade:
     """Another harness's grade of one answer."""
 
     question: str
@@ -35,11 +35,11 @@ class Grade:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class GradePair:
     """One problem, graded by us and by another."""
 
     record: Record
-    theirs: Grade
+    theirs: LoggedGrade
 
     @property
     def text(self) -> str:
@@ -75,7 +75,7 @@ def command(
         out.write_text(text + "\n")
 
 
-def compared(records: Sequence[Record], log: Mapping[str, Sequence[Grade]]) -> Iterator[str]:
+def compared(records: Sequence[Record], log: Mapping[str, Sequence[LoggedGrade]]) -> Iterator[str]:
     """Lines of Markdown: accuracies by grader, then every problem whose grades differ.
 
     Raises:
@@ -83,7 +83,7 @@ def compared(records: Sequence[Record], log: Mapping[str, Sequence[Grade]]) -> I
     """
     ours = {key(record.question): record for record in records}
     pairs = {
-        grader: [Pair(ours[key(grade.question)], grade) for grade in grades if key(grade.question) in ours]
+        grader: [GradePair(ours[key(grade.question)], grade) for grade in grades if key(grade.question) in ours]
         for grader, grades in log.items()
     }
     if not all(pairs.values()):
@@ -117,13 +117,13 @@ def _share(hits: Sequence[bool]) -> str:
     return f"{100 * sum(hits) / len(hits):.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def _row(pair: Pair) -> str:
+def _row(pair: GradePair) -> str:
     verdicts = ["right" if correct else "wrong" for correct in (pair.record.correct, pair.theirs.correct)]
     cells = [pair.record.id, pair.record.gold, *verdicts, pair.cause, pair.text.strip()[-TEXT_SHOWN:]]
     return "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells) + " |"
 
 
-def read_log(path: Path) -> dict[str, list[Grade]]:
+def read_log(path: Path) -> dict[str, list[LoggedGrade]]:
     """Each grader's grades: the filters of lm-evaluation-harness, the scorers of inspect-ai.
 
     Raises:
@@ -145,7 +145,7 @@ def read_log(path: Path) -> dict[str, list[Grade]]:
             f"{path}: is neither a sample log of lm-evaluation-harness nor a JSON log of inspect-ai: "
             f"{type(error).__name__}: {error}"
         ) from error
-    grades: dict[str, list[Grade]] = {}
+    grades: dict[str, list[LoggedGrade]] = {}
     for grader, grade in found:
         grades.setdefault(grader, []).append(grade)
     if not grades:
@@ -153,7 +153,7 @@ def read_log(path: Path) -> dict[str, list[Grade]]:
     return grades
 
 
-def _of_lm_eval(path: Path, text: str) -> Iterator[tuple[str, Grade]]:
+def _of_lm_eval(path: Path, text: str) -> Iterator[tuple[str, LoggedGrade]]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -163,14 +163,14 @@ def _of_lm_eval(path: Path, text: str) -> Iterator[tuple[str, Grade]]:
             raise RecordError(f"{path}:{number}: {error}") from error
         (metric,) = told["metrics"]
         (answer,) = told["filtered_resps"]
-        yield told["filter"], Grade(told["doc"]["question"], told["resps"][0][0], str(answer), told[metric] == 1)
+        yield told["filter"], LoggedGrade(told["doc"]["question"], told["resps"][0][0], str(answer), told[metric] == 1)
 
 
-def _of_inspect(log: Mapping[str, Any]) -> Iterator[tuple[str, Grade]]:
+def _of_inspect(log: Mapping[str, Any]) -> Iterator[tuple[str, LoggedGrade]]:
     for sample in log["samples"]:
         text = _said(sample["output"]["choices"][0]["message"]["content"])
         for scorer, score in sample["scores"].items():
-            yield scorer, Grade(sample["input"], text, str(score.get("answer")), score["value"] == "C")
+            yield scorer, LoggedGrade(sample["input"], text, str(score.get("answer")), score["value"] == "C")
 
 
 def _said(content: str | Sequence[Mapping[str, Any]]) -> str:

@@ -1,6 +1,6 @@
-"""The pages of docs/strategies, one a strategy, written from its docstrings, its option schema and a search of it.
+"""Writes the pages of docs/strategies, one a strategy, from its docstrings, its option schema and a search of it.
 
-python -m bench.pages [--check]
+python docs/tools/strategy_pages.py [--check]
 """
 
 import inspect
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from strategy_guides import GUIDES
 
 from bench.simulation.search_figure import WORLD, trace
-from bench.strategy_guides import GUIDES
 from strategies import Entry, registry
 from strategies.core.option_schema import allowed_of, default_of, type_of
 
-PAGES = Path(__file__).parents[1] / "docs" / "strategies"
+PAGES = Path(__file__).parents[1] / "strategies"
 INDEX = "README.md"
 _ARXIV = re.compile(r"\d{4}\.\d{5}")
 
@@ -56,7 +56,7 @@ def index() -> str:
             "|---|---|---|---|---|",
             *rows,
             "",
-            "These pages are generated: `python -m bench.pages` writes them.",
+            "These pages are generated: `python docs/tools/strategy_pages.py` writes them.",
             "",
         ]
     )
@@ -176,7 +176,7 @@ def main(
     if not check:
         write(PAGES)
     elif old := stale(PAGES):
-        sys.exit(f"out of date: {', '.join(old)}; run `python -m bench.pages`")
+        sys.exit(f"out of date: {', '.join(old)}; run `python docs/tools/strategy_pages.py`")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cli import app
+from bench.reporting.compare import LoggedGrade, compared, read_log
 from bench.stored.records import Record, RecordError, RecordWriter, SampleRecord
-from bench.studies.harnesses.compare import Grade, compared, read_log
 
 TEXTS = {"What is 1 + 1?": "So \\boxed{2}.", "What is  2 + 2?": "It is 4, from 1 | 3", "What is 3 + 3?": "Six"}
 
@@ -62,7 +62,7 @@ def inspect_log(content: Any) -> dict[str, Any]:
 def test_each_filter_of_lm_eval_is_a_grader(lm_eval: Path) -> None:
     log = read_log(lm_eval)
     assert list(log) == ["strict", "flexible"]
-    assert log["flexible"][1] == Grade("What is  2 + 2?", "It is 4, from 1 | 3", "3", False)
+    assert log["flexible"][1] == LoggedGrade("What is  2 + 2?", "It is 4, from 1 | 3", "3", False)
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ def test_each_scorer_of_inspect_is_a_grader(tmp_path: Path, content: Any) -> Non
     file.write_text(json.dumps(inspect_log(content)))
     question = "What is 1 + 1?"
     assert read_log(file) == {
-        "match": [Grade(question, "So 2.", "2", True)],
-        "pattern": [Grade(question, "So 2.", "None", False)],
+        "match": [LoggedGrade(question, "So 2.", "2", True)],
+        "pattern": [LoggedGrade(question, "So 2.", "None", False)],
     }
 
 

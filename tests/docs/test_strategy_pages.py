@@ -4,9 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-
-from bench.pages import INDEX, PAGES, entries, index, page, stale, write
-from bench.strategy_guides import GUIDES
+from strategy_guides import GUIDES
+from strategy_pages import INDEX, PAGES, entries, index, page, stale, write
 
 NAMES = sorted(entries())
 
@@ -26,7 +25,7 @@ def test_the_options_of_a_guide_are_the_strategys(name: str) -> None:
 def test_a_page_is_up_to_date(name: str) -> None:
     if name == "ab_mcts":
         pytest.importorskip("treequest")
-    assert (PAGES / f"{name}.md").read_text() == page(entries()[name]), "run `python -m bench.pages`"
+    assert (PAGES / f"{name}.md").read_text() == page(entries()[name]), "run `python docs/tools/strategy_pages.py`"
 
 
 def test_the_index_is_up_to_date_and_there_is_no_page_too_many() -> None:
