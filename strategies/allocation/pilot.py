@@ -77,7 +77,7 @@ class Evidence:
 
     @property
     def samples(self) -> list[Sample]:
-        """As the task asks for them."""
+        """All samples, with the logprobs that the task requests."""
         return [self._asked(candidate.sample) for candidate in self.candidates]
 
     def estimate(self, model: Difficulty | None, attempts: Sequence[Attempt] | None = None) -> Estimate:
@@ -129,7 +129,7 @@ class Evidence:
         return await elect(self.as_requested(self.candidates), selector, self.account.seconds_left)
 
     def as_requested(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Candidates with the logprobs that the task asks for."""
+        """The candidates with the logprobs that the task requests."""
         return [replace(candidate, sample=self._asked(candidate.sample)) for candidate in candidates]
 
     def _seeded(self) -> Task:

@@ -25,7 +25,7 @@ class Trajectory:
     unscorable: str | None = None
     """Why the reward model cannot score it, nor anything that goes on from it, where that is so."""
     dropped: int = 0
-    """Characters at the samples' end that are not said: a stop string, which may lie across steps, and what follows."""
+    """Characters at the samples' end that are no part of the solution: a stop string and what follows it."""
 
     def followed_by(self, sample: Sample, *, ended: bool = False, dropped: int = 0) -> "Trajectory":
         """The trajectory that goes on from this one by another step, not scored."""
