@@ -16,18 +16,9 @@ from prm import ProcessRewardModel, split_steps
 from strategies import strategy
 from strategies.core.account import Account, BudgetSpent
 from strategies.core.concurrency import together
-from strategies.core.contracts import (
-    Candidate,
-    Engine,
-    Event,
-    Incumbent,
-    Progress,
-    Refused,
-    Selector,
-    Task,
-    numbers_of,
-)
+from strategies.core.contracts import Candidate, Engine, Event, Incumbent, Progress, Refused, Selector, Task
 from strategies.core.options import HowToAggregate
+from strategies.core.parents import numbers_of
 from strategies.sampling.draw import candidates_of, elect, scored, scoring_line, with_temperature
 from strategies.sampling.drawing import Drawing, raise_if_all_failed
 from strategies.search.treequest_tree import Posterior, Tree, Trial, treequest

@@ -13,8 +13,9 @@ from prm import ProcessRewardModel
 from strategies import strategy
 from strategies.answers import canonical, extract
 from strategies.core.account import Account
-from strategies.core.contracts import Engine, Event, Task, numbers_of
+from strategies.core.contracts import Engine, Event, Task
 from strategies.core.options import ChainCount
+from strategies.core.parents import numbers_of
 from strategies.sampling.dialogue import aside, ask, seeded
 from strategies.search.steered_chains import Chain, Text, ThinkClose, ThinkOpen, steered
 

@@ -12,8 +12,9 @@ from prm import ProcessRewardModel
 from strategies import strategy
 from strategies.core.account import Account
 from strategies.core.concurrency import together
-from strategies.core.contracts import Engine, Event, Final, Progress, Refused, Sample, Task, numbers_of
+from strategies.core.contracts import Engine, Event, Final, Progress, Refused, Sample, Task
 from strategies.core.options import HowToAggregate
+from strategies.core.parents import numbers_of
 from strategies.search.thought_calls import (
     UNVALUED,
     EvaluationTokens,

@@ -14,7 +14,8 @@ from prm import ProcessRewardModel
 from strategies import strategy
 from strategies.core.account import Account
 from strategies.core.concurrency import together
-from strategies.core.contracts import Engine, Event, Final, Incumbent, Progress, Sample, Task, numbers_of
+from strategies.core.contracts import Engine, Event, Final, Incumbent, Progress, Sample, Task
+from strategies.core.parents import numbers_of
 from strategies.core.prompts import prompted
 from strategies.sampling.dialogue import seeded
 from strategies.sampling.draw import candidates_of, elect, with_temperature

@@ -16,20 +16,9 @@ from pydantic import Field
 from prm import ProcessRewardModel
 from strategies import strategy
 from strategies.core.account import Account, BudgetSpent
-from strategies.core.contracts import (
-    Candidate,
-    Engine,
-    Event,
-    Final,
-    Message,
-    Progress,
-    Prompt,
-    Sample,
-    Sampling,
-    Task,
-    numbers_of,
-)
+from strategies.core.contracts import Candidate, Engine, Event, Final, Message, Progress, Prompt, Sample, Sampling, Task
 from strategies.core.options import Examples, SampleCount, SystemPrompt
+from strategies.core.parents import numbers_of
 from strategies.core.prompts import prompted
 from strategies.sampling.draw import candidates_of, draw, elect
 from strategies.sampling.streams import sub_seed

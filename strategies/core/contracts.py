@@ -1,6 +1,6 @@
 """The words all strategies share: what is asked, what an engine gives, what a search tells."""
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -271,22 +271,6 @@ class Sample:
     def malformed(self) -> bool:
         """Whether it is not in the form that the request fixes."""
         return self.reading is not None and self.reading.answer is None
-
-
-def numbers_of(samples: Iterable[Sample]) -> tuple[int, ...]:
-    """The numbers of those samples that have one: what a prompt gives as its parents."""
-    return tuple([number for sample in samples if (number := sample.number) is not None])
-
-
-class Steps(tuple[str, ...]):
-    """A solution step by step, with the number of the sample that ends it."""
-
-    sample: int | None
-
-    def __new__(cls, steps: Iterable[str], sample: int | None) -> "Steps":
-        made = super().__new__(cls, steps)
-        made.sample = sample
-        return made
 
 
 @dataclass(frozen=True, slots=True)

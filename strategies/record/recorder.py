@@ -11,17 +11,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from prm import StepScores
-from strategies.core.contracts import (
-    Chunk,
-    Event,
-    Final,
-    FinishReason,
-    Incumbent,
-    Progress,
-    Prompt,
-    Sampling,
-    Steps,
-)
+from strategies.core.contracts import Chunk, Event, Final, FinishReason, Incumbent, Progress, Prompt, Sampling
+from strategies.core.parents import Steps
 
 
 @dataclass(slots=True)

@@ -6,18 +6,8 @@ from dataclasses import replace
 
 from prm import Aggregation, ProcessRewardModel, aggregate, split_steps
 from strategies.answers import Exact, canonical, extract, vote
-from strategies.core.contracts import (
-    Candidate,
-    Chunk,
-    Engine,
-    Final,
-    Progress,
-    Sample,
-    Sampling,
-    Selector,
-    Steps,
-    Task,
-)
+from strategies.core.contracts import Candidate, Chunk, Engine, Final, Progress, Sample, Sampling, Selector, Task
+from strategies.core.parents import Steps
 from strategies.sampling.drawing import Drawing, raise_if_all_failed, succeeded
 
 TEMPERATURE = 0.8

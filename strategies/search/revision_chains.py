@@ -8,7 +8,8 @@ from prm import Aggregation, ProcessRewardModel
 from strategies.answers import canonical
 from strategies.core.account import Account, BudgetSpent
 from strategies.core.concurrency import together
-from strategies.core.contracts import Candidate, Engine, Final, Message, Sample, Selector, Task, numbers_of
+from strategies.core.contracts import Candidate, Engine, Final, Message, Sample, Selector, Task
+from strategies.core.parents import numbers_of
 from strategies.sampling.dialogue import aside, ask, assistant_turn, followed_by, seeded, user_turn
 from strategies.sampling.draw import candidates_of, elect, scored
 from strategies.sampling.drawing import succeeded

@@ -25,8 +25,8 @@ from strategies.core.contracts import (
     Sampling,
     Task,
     TokenIds,
-    numbers_of,
 )
+from strategies.core.parents import numbers_of
 from strategies.sampling.dialogue import ask, seeded
 from strategies.sampling.draw import candidates_of, draw, elect, with_temperature
 from strategies.sampling.drawing import raise_if_all_failed, succeeded

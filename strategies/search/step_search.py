@@ -18,19 +18,9 @@ from prm.steps import SEPARATORS
 from strategies.answers import extract
 from strategies.core.account import Account, BudgetSpent
 from strategies.core.concurrency import telling
-from strategies.core.contracts import (
-    Candidate,
-    Chunk,
-    Engine,
-    Final,
-    Progress,
-    Sample,
-    Sampling,
-    Selector,
-    Task,
-    numbers_of,
-)
+from strategies.core.contracts import Candidate, Chunk, Engine, Final, Progress, Sample, Sampling, Selector, Task
 from strategies.core.deadline import Late
+from strategies.core.parents import numbers_of
 from strategies.core.widening import Finishing
 from strategies.sampling.draw import elect, with_temperature
 from strategies.sampling.drawing import Drawing, succeeded

@@ -15,19 +15,8 @@ from prm import Aggregation, ProcessRewardModel, aggregate, split_steps
 from strategies.answers import extract
 from strategies.core.account import BudgetSpent
 from strategies.core.concurrency import together
-from strategies.core.contracts import (
-    Candidate,
-    Chunk,
-    Engine,
-    Final,
-    Prompt,
-    Refused,
-    Sample,
-    Sampling,
-    Steps,
-    Task,
-    text_of,
-)
+from strategies.core.contracts import Candidate, Chunk, Engine, Final, Prompt, Refused, Sample, Sampling, Task, text_of
+from strategies.core.parents import Steps
 from strategies.sampling.draw import elect
 from strategies.sampling.drawing import Drawing, succeeded
 from strategies.sampling.logprob_confidence import elect_by

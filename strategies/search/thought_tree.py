@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from strategies.core.concurrency import together
-from strategies.core.contracts import Chunk, Final, Sample, numbers_of
+from strategies.core.contracts import Chunk, Final, Sample
+from strategies.core.parents import numbers_of
 from strategies.core.widening import Finishing
 from strategies.search.stop_strings import first_stop, stopped_at, without_end
 from strategies.search.thought_calls import UNVALUED, Evaluator, Policy, Value, nothing, vote_by_value, with_failed

@@ -7,7 +7,8 @@ from typing import TypeVar
 
 from prm import Aggregation, aggregate
 from strategies.answers.voting import SCORE_DIGITS
-from strategies.core.contracts import Chunk, Sample, Steps, TokenIds
+from strategies.core.contracts import Chunk, Sample, TokenIds
+from strategies.core.parents import Steps
 from strategies.search.stop_strings import tail, without_end
 
 

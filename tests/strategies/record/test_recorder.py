@@ -12,8 +12,9 @@ import strategies
 from prm import FakePRM
 from strategies import Entry
 from strategies.core.account import Account, Budget
-from strategies.core.contracts import Chunk, Engine, Final, Prompt, Sample, Sampling, Steps, numbers_of
+from strategies.core.contracts import Chunk, Engine, Final, Prompt, Sample, Sampling
 from strategies.core.metered import MeteredEngine, MeteredPRM
+from strategies.core.parents import Steps, numbers_of
 from strategies.core.search_events import watched
 from strategies.record.recorder import Recorder, SampleRecord
 from tts_server.engines.fake import FakeEngine
