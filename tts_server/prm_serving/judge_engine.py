@@ -25,6 +25,9 @@ class _Answers:
 
     yes: TokenIds
     no: TokenIds
+    spellings_of_yes: TokenIds
+    """Each is one token that says it: in another case, or behind a blank."""
+    spellings_of_no: TokenIds
 
 
 class Verifier:
@@ -84,7 +87,8 @@ class Verifier:
         shared = len(ids) - len(answers.yes)
         if ids[shared:] != answers.yes:
             raise PRMError("the chat template writes an answer differently from chat to chat: no label can be found")
-        return await label_share(self._reader, ids[:shared], answers.yes[0], answers.no[0], on_tokens)
+        yes, no = answers.spellings_of_yes, answers.spellings_of_no
+        return await label_share(self._reader, ids[:shared], yes, no, on_tokens)
 
     async def _by_text(self, chat: Chat, on_tokens: OnTokens | None) -> float:
         sample = await sampled(self._reader, Prompt(messages=tuple(chat)), _ONE_TOKEN, on_tokens)
@@ -102,7 +106,17 @@ class Verifier:
         shared = next((i for i, (a, b) in enumerate(zip(yes, no, strict=False)) if a != b), None)
         if shared is None:
             raise PRMError("the chat template drops the answer it is given: no label can be found")
-        return _Answers(yes[shared:], no[shared:])
+        says_yes, says_no = await self._spellings(chat, _YES, yes, shared), await self._spellings(chat, _NO, no, shared)
+        return _Answers(yes[shared:], no[shared:], says_yes, says_no)
+
+    async def _spellings(self, chat: Chat, label: str, answered: TokenIds, shared: int) -> TokenIds:
+        """The label's first token, and the tokens that say it whole in another case or behind a blank."""
+        tokens = [answered[shared]]
+        for spelling in (label.lower(), label.upper(), f" {label}", f" {label.lower()}"):
+            ids = await self._answered(chat, spelling)
+            if len(ids) == shared + 1 and ids[:shared] == answered[:shared]:
+                tokens.append(ids[shared])
+        return tuple(dict.fromkeys(tokens))
 
     async def _answered(self, chat: Chat, answer: str) -> TokenIds:
         template = {"add_generation_prompt": False, "continue_final_message": True}
@@ -128,20 +142,21 @@ async def sampled(engine: Engine, prompt: Prompt, sampling: Sampling, on_tokens:
 
 
 async def label_share(
-    engine: Engine, token_ids: TokenIds, right: int, wrong: int, on_tokens: OnTokens | None = None
+    engine: Engine, token_ids: TokenIds, right: TokenIds, wrong: TokenIds, on_tokens: OnTokens | None = None
 ) -> float:
-    """P(right) / (P(right) + P(wrong)) of the token that comes after `token_ids`.
+    """P(right) / (P(right) + P(wrong)) of the token that comes after `token_ids`, each the sum of some tokens'.
 
     Raises:
         PRMError: the engine tells no logprobs of the two, or they have no probability.
     """
-    labels = (right, wrong)
+    # The two labels proper stand first, then their other spellings.
+    labels = (right[0], wrong[0], *right[1:], *wrong[1:])
     sampling = Sampling(max_tokens=1, temperature=0.0, logprobs=len(labels), logprob_token_ids=labels)
     sample = await sampled(engine, Prompt(token_ids=token_ids), sampling, on_tokens)
     seen = {token.token_id: token.logprob for token in _first(sample).top}
     if missing := [token for token in labels if token not in seen]:
         raise PRMError(f"the engine told no logprob of the labels' tokens {missing}")
-    return share(seen[right], seen[wrong])
+    return share(_sum([seen[token] for token in right]), _sum([seen[token] for token in wrong]))
 
 
 def _first(sample: Sample) -> TokenLogprob:
@@ -153,10 +168,15 @@ def _first(sample: Sample) -> TokenLogprob:
 def _mass(top: Sequence[TokenLogprob], label: str) -> float | None:
     """The label's probability, in any case and spacing, as its logarithm; None if it is not there."""
     seen = [token.logprob for token in top if token.token.strip().lower() == label.lower()]
-    if not seen:
-        return None
-    most = max(seen)
-    return most + math.log(math.fsum(math.exp(logprob - most) for logprob in seen))
+    return _sum(seen) if seen else None
+
+
+def _sum(logprobs: Sequence[float]) -> float:
+    """The logarithm of the sum of the probabilities."""
+    most = max(logprobs)
+    if not math.isfinite(most):
+        return most
+    return most + math.log(math.fsum(math.exp(logprob - most) for logprob in logprobs))
 
 
 def share(right: float, wrong: float) -> float:

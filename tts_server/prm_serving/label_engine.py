@@ -58,7 +58,7 @@ class EngineReader:
         """See `prm.families.contract.Backend`."""
 
         async def ask(prefix: TokenIds) -> float:
-            return await label_share(self._engine, prefix, self._labels.right, self._labels.wrong, on_tokens)
+            return await label_share(self._engine, prefix, (self._labels.right,), (self._labels.wrong,), on_tokens)
 
         prefixes = [layout.token_ids[: end + 1] for layout in layouts for end in layout.ends]
         scores = iter(await pooled(_guarded(ask), prefixes, AT_ONCE))

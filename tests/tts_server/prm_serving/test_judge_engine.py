@@ -101,6 +101,29 @@ def test_the_labels_are_the_first_tokens_that_differ() -> None:
     assert (sampling.max_tokens, sampling.temperature, sampling.logprobs) == (1, 0.0, 2)
 
 
+class Words(Letters):
+    """An engine whose labels are single tokens, in each spelling another."""
+
+    def __init__(self, next_token: Mapping[str, float], **options: Any) -> None:
+        super().__init__(next_token, **options)
+        self._ids = {token: 1000 + i for i, token in enumerate(next_token)}
+
+    async def encode(self, prompt: Prompt) -> TokenIds:
+        label = text_of(prompt.messages[-1])
+        before = replace(prompt, messages=(*prompt.messages[:-1], {"role": "assistant", "content": ""}))
+        return (*await super().encode(before), *([self._ids[label]] if label in self._ids else map(ord, label)))
+
+    def _top(self, sampling: Sampling) -> tuple[TokenLogprob, ...]:
+        told = [TokenLogprob(token, math.log(p), self._ids[token]) for token, p in self._next.items()]
+        return tuple(t for t in told if not sampling.logprob_token_ids or t.token_id in sampling.logprob_token_ids)
+
+
+@pytest.mark.parametrize("continues", [True, False])
+def test_all_spellings_of_a_label_are_summed_however_it_is_read(continues: bool) -> None:
+    spelled = {"Yes": 0.2, "No": 0.1, "yes": 0.1, " Yes": 0.3, " no": 0.1, "Yesterday": 0.2}
+    assert ask(Words(spelled, continues=continues)) == pytest.approx([0.6 / 0.8])
+
+
 def test_what_the_template_opens_an_answer_with_belongs_to_the_prompt() -> None:
     engine = Letters({"Y": 0.5, "N": 0.5}, opening="<think></think>")
     ask(engine)
