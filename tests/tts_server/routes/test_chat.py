@@ -141,11 +141,12 @@ def test_two_choices_of_a_search_are_the_two_best_distinct_answers() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(("strategy", "found"), [("beam_search", 1), ("best_of_n", 3), ("mcts", 1)])
+@pytest.mark.parametrize("strategy", ["beam_search", "best_of_n", "mcts"])
+@pytest.mark.parametrize(("most", "found"), [(100, 3), (2, 2)])
 def test_candidates_that_are_not_there_have_no_choice_in_a_body_and_an_empty_one_in_a_stream(
-    strategy: str, found: int
+    strategy: str, most: int, found: int
 ) -> None:
-    asked = {"tts": {"strategy": strategy, "n": 4}, "n": 3}
+    asked = {"tts": {"strategy": strategy, "n": 4, "budget": {"max_samples": most}}, "n": 3}
 
     async def main() -> None:
         async with serving(FakeEngine(lambda request: "It is 4."), [FakePRM()]) as client:
