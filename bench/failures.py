@@ -1,7 +1,5 @@
 """What a command says when it cannot go on: one sentence, and an exit code."""
 
-import shlex
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +7,8 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-EXPECTED = (OSError, RuntimeError, subprocess.CalledProcessError)
-"""What the machine, a file or another program causes, and not a mistake of this one."""
+EXPECTED = (OSError, RuntimeError)
+"""What the machine or a file causes, and not a mistake of this program."""
 
 err = Console(stderr=True, soft_wrap=True)
 
@@ -20,8 +18,6 @@ def sentence(error: BaseException) -> str:
     match error:
         case OSError(filename=str(name), strerror=str(reason)):
             return f"{name}: {reason}"
-        case subprocess.CalledProcessError(cmd=[*words], returncode=code):
-            return f"`{shlex.join(map(str, words))}` ended with exit code {code}"
     return str(error)
 
 

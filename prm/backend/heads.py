@@ -93,17 +93,20 @@ def _kind(config: Mapping[str, Any], head: Head) -> Any:
 
 
 def _scores(model: Any, head: Head) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Returns the head, computed in float32: it is cheap, and differences between scores are small."""
+    """Returns the head: values in float32, and probabilities in float64, where few are rounded to 0 or 1.
+
+    Float64 is the CPU's, since not every device has it.
+    """
     match head:
         case LabelTokens(right, wrong):
             logits = _label_logits(model, right, wrong)
-            return lambda hidden: logits(hidden).double().softmax(-1)[:, 0]
+            return lambda hidden: logits(hidden).cpu().double().softmax(-1)[:, 0]
         case Classes(right):
             layers = _layers(model)
-            return lambda hidden: layers(hidden.float()).double().softmax(-1)[:, right]
+            return lambda hidden: layers(hidden.float()).cpu().double().softmax(-1)[:, right]
         case Sigmoid():
             layers = _layers(model)
-            return lambda hidden: layers(hidden.float()).squeeze(-1).double().sigmoid()
+            return lambda hidden: layers(hidden.float()).squeeze(-1).cpu().double().sigmoid()
 
 
 def _label_logits(model: Any, right: int, wrong: int) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -1,6 +1,5 @@
 """Whatever `tts-bench` is given, it ends in a sentence and an exit code."""
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,20 +96,12 @@ def test_a_file_that_is_none_is_named(command: tuple[str, ...], place: Path) -> 
         "calibrate good.jsonl --out p.json --edges a",
         "load --requests 0",
         "load --out missing/o.md",
-        "overhead --tokens 0",
-        "overhead --out missing/o.md",
         "prm-train --labels missing --base b --out o --report missing/o.md",
         "nothing",
     ],
 )
 def test_an_option_that_cannot_be_is_refused_before_anything_is_computed(line: str, place: Path) -> None:
     check(said(*line.split()), line.split())
-
-
-def test_a_program_that_fails_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.getcwd())
-    check(done := said("overhead", "--model", "no-such-model"), ["overhead"])
-    assert "models pull no-such-model` ended with exit code 1" in done.output
 
 
 def test_a_strategy_s_name_runs_its_contestants_alone(place: Path) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.spinner import Spinner
 from rich.text import Text
 
+from tts_server.cli.terminal import samples
 from tts_server.client import Search
 
 LINE_S, MOST_S = 10.0, 60.0
@@ -67,7 +68,7 @@ class Live:
         counts = []
         if self._search:
             growing = f", {grow} growing" if (grow := self._search.growing) else ""
-            counts = [f"{self._search.samples} samples{growing}", f"{self._search.usage.completion_tokens} tokens"]
+            counts = [f"{samples(self._search.samples)}{growing}", f"{self._search.usage.completion_tokens} tokens"]
         last = self._text.strip().rpartition("\n")[2]
         return " · ".join([*counts, f"{time.monotonic() - self._begun:.0f} s", *filter(None, [last])])
 

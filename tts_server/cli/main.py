@@ -6,18 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from prm.families.detect import FAMILIES
 from tts_server.cli import traces as cli_traces
 from tts_server.cli.chat import chat
 from tts_server.cli.strategies import strategies
-from tts_server.cli.terminal import fail, own_console
+from tts_server.cli.terminal import fail, output, own_console
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 models = typer.Typer(no_args_is_help=True, help="The models that the server knows by name.")
-out = Console()
 
 PRM_HELP = (
     "judge, generative, fake or none; or [KIND:]MODEL, a directory, hub id or name of `models list` of a KIND that is "
@@ -99,7 +97,7 @@ def list_models() -> None:
     for entry in entries():
         here = "yes" if entry.present else "no"
         table.add_row(entry.name, entry.description, entry.license, f"{entry.size / 1e6:.0f} MB", here)
-    out.print(table)
+    output().print(table)
 
 
 @models.command("pull")
@@ -108,7 +106,7 @@ def pull_model(name: str) -> None:
     from tts_server.weights.catalog import CatalogError, pull  # noqa: PLC0415
 
     try:
-        out.print(f"{name} is at {pull(name)}", soft_wrap=True)
+        output().print(f"{name} is at {pull(name)}", soft_wrap=True)
     except CatalogError as error:
         raise fail(error) from None
 

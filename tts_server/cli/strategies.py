@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
 from tts_server.cli.chat import Key, sentence
-from tts_server.cli.terminal import fail
+from tts_server.cli.terminal import fail, output
 
 
 def strategies(
@@ -20,7 +19,7 @@ def strategies(
     """Lists the strategies; with a name, what each of its options is."""
     from tts_server.client import Client, TTSError  # noqa: PLC0415
 
-    out = Console()
+    out = output()
     try:
         if url:
             with Client(url, api_key, max_retries=0) as client:

@@ -1,4 +1,4 @@
-"""What the command line says on standard error."""
+"""The consoles of the command line."""
 
 import os
 import sys
@@ -9,11 +9,25 @@ from rich.markup import escape
 
 err = Console(stderr=True)
 
+_UNBOUNDED = 100_000
+"""Columns of a console whose lines nothing bounds."""
+
 
 def fail(message: object) -> typer.Exit:
     """Says one sentence on standard error; to be raised, it ends the command with exit code 1."""
     err.print(f"[red]error:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
     return typer.Exit(1)
+
+
+def output() -> Console:
+    """Standard output; a pipe or a file has whole lines, unless COLUMNS bounds them."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_UNBOUNDED)
+
+
+def samples(count: int) -> str:
+    """A count of samples in words."""
+    return "1 sample" if count == 1 else f"{count} samples"
 
 
 def own_console() -> Console:

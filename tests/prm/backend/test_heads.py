@@ -63,8 +63,8 @@ def test_labels_are_read_with_the_heads_bias(tmp_path: Path) -> None:
     assert scores.tolist() == pytest.approx(expected.tolist(), abs=1e-6)
 
 
-def test_the_head_is_computed_in_float32(saved: Saved) -> None:
+def test_the_head_of_a_model_in_half_precision_is_not(saved: Saved) -> None:
     path = str(saved("qwen_math"))
     loaded = load(path, read_config(path), Classes(right=1), dtype=torch.bfloat16)
     assert loaded.backbone.dtype == torch.bfloat16
-    assert loaded.score(torch.zeros(2, 64, dtype=torch.bfloat16)).dtype == torch.float32
+    assert loaded.score(torch.zeros(2, 64, dtype=torch.bfloat16)).dtype == torch.float64

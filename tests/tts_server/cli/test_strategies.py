@@ -11,8 +11,10 @@ import strategies
 from tts_server.cli import main as cli
 
 
-def run(*arguments: str, columns: int = 1000) -> Result:
-    return CliRunner(env={"COLUMNS": str(columns)}).invoke(cli.app, ["strategies", *arguments])
+def run(*arguments: str, columns: int | None = 1000) -> Result:
+    return CliRunner(env={"COLUMNS": None if columns is None else str(columns)}).invoke(
+        cli.app, ["strategies", *arguments]
+    )
 
 
 def from_server(*arguments: str) -> Result:
@@ -35,6 +37,12 @@ def test_every_one_is_listed_with_its_options() -> None:
         told = " ".join(row(result, name))
         assert entry.description in told
         assert all(option in told for option in entry.options.model_fields)
+
+
+def test_a_pipe_has_a_whole_line_for_each() -> None:
+    names = list(strategies.registry())
+    result = run(columns=None)
+    assert all(strategies.registry()[name].description in " ".join(row(result, name)) for name in names)
 
 
 def test_one_is_shown_with_types_defaults_and_bounds() -> None:
