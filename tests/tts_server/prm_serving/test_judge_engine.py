@@ -369,7 +369,11 @@ def test_verdicts_equal_those_of_a_plain_forward_pass() -> None:
     scored = asyncio.run(main())
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    (yes,), (no,) = tokenizer.encode("Yes"), tokenizer.encode("No")
+
+    def spellings(label: str) -> list[int]:
+        encoded = map(tokenizer.encode, (label, label.lower(), label.upper(), f" {label}", f" {label.lower()}"))
+        return [ids[0] for ids in encoded if len(ids) == 1]
+
     for steps, result in zip(solutions, scored, strict=True):
         for k, score in enumerate(result.scores):
             chat = [dict(turn) for turn in judge_chat("What is 2 + 2?", steps[: k + 1])]
@@ -377,4 +381,5 @@ def test_verdicts_equal_those_of_a_plain_forward_pass() -> None:
             ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
             with torch.no_grad():
                 logits = model(ids).logits[0, -1]
-            assert score == pytest.approx(logits[[yes, no]].softmax(-1)[0].item(), abs=1e-4)
+            yes, no = (logits.softmax(-1)[spellings(label)].sum().item() for label in ("Yes", "No"))
+            assert score == pytest.approx(yes / (yes + no), abs=1e-4)
