@@ -4,7 +4,7 @@ import importlib.abc
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -23,6 +23,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from sharing import ByFile
 
     return ByFile(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Spells half characters out, which tests write and workers cannot send."""
+    from sharing import sendable
+
+    return sendable((yield))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

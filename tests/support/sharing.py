@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from xdist.scheduler import LoadScopeScheduling
 
@@ -22,6 +23,20 @@ class ByFile(LoadScopeScheduling):
 def is_real(nodeid: str) -> bool:
     """Whether a test's file has any that are marked `real`."""
     return _names_real(_file(nodeid))
+
+
+def sendable(report: Any) -> Any:
+    """A report whose texts are all UTF-8."""
+    match report:
+        case str():
+            return report.encode(errors="backslashreplace").decode()
+        case dict():
+            return {key: sendable(value) for key, value in report.items()}
+        case list():
+            return [sendable(part) for part in report]
+        case tuple():
+            return tuple(sendable(part) for part in report)
+    return report
 
 
 def _file(nodeid: str) -> str:
