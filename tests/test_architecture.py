@@ -63,7 +63,7 @@ ROOMS = {
     "tts_server/logs": "request_state trace_place",
     "tts_server/middleware": "admission config errors logs observe request_state schema",
     "tts_server/observe": (
-        "__init__ admission config engines errors logs planning prm_serving request_state trace_place upstream"
+        "__init__ admission config engines errors logs planning prm_serving request_state schema trace_place upstream"
     ),
     "tts_server/planning": "admission config engines errors forms schema",
     "tts_server/prm_serving": "admission config engines errors planning schema upstream weights",

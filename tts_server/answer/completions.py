@@ -15,7 +15,7 @@ from tts_server.errors import APIError, Timeout
 from tts_server.planning.completion_prompts import PromptPlan
 from tts_server.planning.plan import Plan
 from tts_server.schema.completions import CompletionRequest
-from tts_server.schema.ids import unique
+from tts_server.schema.ids import numbered, unique
 
 PROMPTS_AT_ONCE = 32
 """One request's share of an engine that others use too."""
@@ -47,10 +47,10 @@ class TextAnswer:
                 choices=self._n,
                 return_candidates=bool(request.tts and request.tts.return_candidates),
                 id=self.id,
-                trace_id=self.trace_id,
+                trace_id=numbered(self.trace_id, place),
                 created=created,
             )
-            for prompt in prompts
+            for place, prompt in enumerate(prompts)
         ]
         self._voices = [_Voice(prompt, request) for prompt in prompts for _ in range(self._n)]
 

@@ -14,3 +14,8 @@ def unique() -> str:
     takes a twentieth of the server's time.
     """
     return f"{time.time_ns() // 1_000_000:012x}{_random.getrandbits(80):020x}"
+
+
+def numbered(trace_id: str, place: int) -> str:
+    """The trace id of a request's search at a place: the first has the answer's own, the later get numbers."""
+    return f"{trace_id}-{place}" if place else trace_id

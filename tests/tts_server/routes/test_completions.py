@@ -115,6 +115,8 @@ def test_each_prompt_has_n_choices_and_lists_are_answered_in_order() -> None:
         assert [choice["text"] for choice in one["choices"]] == texts[:2]
         assert isinstance(one["tts"], dict)
         assert [part["strategy"] for part in listed["tts"]] == ["single"] * 3
+        first = listed["tts"][0]["trace_id"]
+        assert [part["trace_id"] for part in listed["tts"]] == [first, f"{first}-1", f"{first}-2"]
         assert listed["usage"]["prompt_tokens"] == len(encode("a b")) + len(encode("c")) + len(encode("d e f"))
         parts = sum(part["usage"]["completion_tokens"] for part in listed["tts"])
         assert listed["usage"]["completion_tokens"] == parts

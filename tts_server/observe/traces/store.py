@@ -24,6 +24,7 @@ from tts_server.observe.traces.feedback import Feedback, give, of
 from tts_server.observe.traces.recording import Record
 from tts_server.observe.traces.render import Row, row
 from tts_server.request_state import RequestState
+from tts_server.schema.ids import numbered
 
 T = TypeVar("T")
 
@@ -99,8 +100,7 @@ class Traces:
             return
         for place, plan in enumerate(state.plans):
             recorder = Recorder(plan.task.prompt, plan.account.deadline.started)
-            name = f"{id}-{place}" if place else id
-            made = Record(name, model, plan, recorder, state.owner or "", state.id)
+            made = Record(numbered(id, place), model, plan, recorder, state.owner or "", state.id)
             recorder.on_end = partial(self.put, made)
             plan.account.recorder = recorder
 
