@@ -82,7 +82,7 @@ def _computed(request: dict[str, Any], device: str) -> list[list[float]]:
         ids = torch.tensor([layout["token_ids"]], device=device)
         with torch.inference_mode():
             hidden = model.backbone(input_ids=ids, use_cache=False).last_hidden_state[0, layout["ends"]]
-            scores.append(model.score(hidden).float().tolist())
+            scores.append(model.score(hidden).tolist())
     return scores
 
 

@@ -75,6 +75,6 @@ class Finishing:
         """Tokens by which an answer of this length is expected to grow still."""
         usual = sum(self._ended) / len(self._ended) if self._ended else self.account.latency.answer_tokens
         if usual is None:
-            # As a rule of nothing known, it is half of what it will be.
+            # Without an ended answer to go by, an answer is taken to be half done.
             return length
         return max(usual - length, LONGER * length)

@@ -1,13 +1,12 @@
 """The picture of the rooms is the one that the code has now, and a request goes the way that it shows."""
 
 import asyncio
-import importlib.util
 import sys
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType
 from typing import Any
 
-import pytest
+import draw_rooms as drawing
 from serving import ask, serving
 
 from prm import FakePRM
@@ -15,22 +14,11 @@ from prm import FakePRM
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def drawing() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("draw_rooms", ROOT / "docs" / "tools" / "draw_rooms.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_picture_is_up_to_date(drawing: ModuleType) -> None:
+def test_the_picture_is_up_to_date() -> None:
     assert drawing.PICTURE.read_text() == drawing.draw(), "run: python docs/tools/draw_rooms.py"
 
 
-def test_a_request_goes_the_way_that_is_drawn(drawing: ModuleType) -> None:
+def test_a_request_goes_the_way_that_is_drawn() -> None:
     way = [(stage.file, stage.function) for stage in drawing.WAY]
     entered: list[tuple[str, str]] = []
 
@@ -54,7 +42,7 @@ def test_a_request_goes_the_way_that_is_drawn(drawing: ModuleType) -> None:
     assert entered == way
 
 
-def test_every_stage_is_in_the_list_of_the_architecture(drawing: ModuleType) -> None:
+def test_every_stage_is_in_the_list_of_the_architecture() -> None:
     page = (ROOT / "ARCHITECTURE.md").read_text()
     places = [page.find(f"`{stage.file}`") for stage in drawing.WAY]
     assert -1 not in places

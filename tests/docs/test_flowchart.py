@@ -1,12 +1,10 @@
 """The site's drawing of a flowchart shows every box, its text and its colour, and no box covers another."""
 
-import importlib.util
-import sys
 from itertools import combinations
 from pathlib import Path
-from types import ModuleType
 from xml.etree import ElementTree
 
+import flowchart
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -25,18 +23,7 @@ SMALL = """flowchart TD
 """
 
 
-@pytest.fixture(scope="module")
-def flowchart() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("flowchart", ROOT / "docs" / "tools" / "flowchart.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_a_box_has_its_lines_and_colours(flowchart: ModuleType) -> None:
+def test_a_box_has_its_lines_and_colours() -> None:
     drawn = ElementTree.fromstring(flowchart.draw(SMALL))
     assert [text.text for text in drawn.iter(f"{SVG}text")] == ["question", "step 1 < 2", "score 0.96"]
     assert "fill:#d9f0d9" in drawn.findall(f"{SVG}rect")[1].attrib["style"]
@@ -45,7 +32,7 @@ def test_a_box_has_its_lines_and_colours(flowchart: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(("name", "chart"), CHARTS)
-def test_every_search_is_drawn_without_one_box_over_another(flowchart: ModuleType, name: str, chart: str) -> None:
+def test_every_search_is_drawn_without_one_box_over_another(name: str, chart: str) -> None:
     drawn = ElementTree.fromstring(flowchart.draw(chart))
     width = float(drawn.attrib["width"])
     boxes = [[float(rect.attrib[key]) for key in ("x", "y", "width", "height")] for rect in drawn.findall(f"{SVG}rect")]
@@ -57,6 +44,6 @@ def test_every_search_is_drawn_without_one_box_over_another(flowchart: ModuleTyp
 
 
 @pytest.mark.parametrize("chart", ["pie\n  a", 'flowchart TD\n    n0["a"]\n    n0 -.-> n0'])
-def test_what_cannot_be_drawn_is_said(flowchart: ModuleType, chart: str) -> None:
+def test_what_cannot_be_drawn_is_said(chart: str) -> None:
     with pytest.raises(ValueError, match="flowchart"):
         flowchart.draw(chart)

@@ -1,5 +1,6 @@
 """The items that a response is made of, as they grow: each change is one of OpenAI's events."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Literal, TypeVar
 
@@ -13,7 +14,7 @@ Status = Literal["in_progress", "completed", "incomplete"]
 AnyItem = TypeVar("AnyItem", bound="_Item")
 
 
-class _Item:
+class _Item(ABC):
     """One item. Where it stands in the output is part of each of its events."""
 
     prefix: str
@@ -23,9 +24,9 @@ class _Item:
         self._id = f"{self.prefix}_{unique()}"
         self._index = index
 
+    @abstractmethod
     def body(self) -> Json:
         """The item as it is now."""
-        raise NotImplementedError
 
     def open(self) -> Iterator[Json]:
         yield self._item("added")
